@@ -1,0 +1,1 @@
+"""Anomaly detection methods, all of one shape."""

@@ -1,0 +1,82 @@
+"""The one shape that all methods have: what to optimise, what to fit afterwards, how to score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+__all__ = ["Method", "MethodConfig", "Prediction", "Stage", "Update"]
+
+
+class Prediction(NamedTuple):
+    """What a method says of a batch of ``B`` images; larger is more anomalous."""
+
+    anomaly_score: Tensor
+    """``(B)`` float32."""
+    anomaly_map: Tensor
+    """``(B, 1, H, W)`` float32, on the grid of the images that were given."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser and the loss it lowers; adversarial stages have two."""
+
+    name: str
+    parameters: Callable[[], Iterable[nn.Parameter]]
+    loss: Callable[[Tensor], Tensor]
+    """Images ``(B, C, H, W)`` in [-1, 1] to a scalar."""
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    schedule: Callable[[Optimizer, int], LRScheduler] | None = None
+    """Called with the optimiser and the stage's number of steps; stepped after each step."""
+    every: int = 1
+    """Run on each ``every``-th batch only."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One optimisation that ``fit`` runs to its end before the next begins."""
+
+    name: str
+    updates: tuple[Update, ...]
+    """Run in this order on each batch."""
+    data: Literal["normal", "normal+unlabeled"] = "normal"
+    epochs: int = 100
+    batch_size: int = 16
+
+
+class MethodConfig(Protocol):
+    """Fields that every method's frozen configuration dataclass has."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images in pixels: a multiple of 16 from 32 to 512."""
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+
+
+class Method(nn.Module, ABC):
+    """An anomaly detector that learns from normal images."""
+
+    config: Any
+
+    @abstractmethod
+    def stages(self) -> Iterator[Stage]:
+        """The optimisations to run, in order. Yielded lazily: a stage may depend on the last."""
+
+    def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
+        """Fit what has a closed form (densities, score normalisers), once, after the last stage.
+
+        Both arguments can be iterated more than once and give batches ``(B, C, H, W)``.
+        """
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> Prediction:
+        """Score images ``(B, C, H, W)`` in [-1, 1]; no gradient, no randomness, no batch effects."""
