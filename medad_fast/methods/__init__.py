@@ -1,1 +1,58 @@
-"""Anomaly detection methods, all of one shape."""
+"""Anomaly detection methods, all of one shape, by name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from medad_fast.errors import InputError
+from medad_fast.methods.base import Method
+from medad_fast.methods.config import from_fields
+
+__all__ = ["BASELINES", "config_class", "create", "list_methods"]
+
+# Module and class under medad_fast.methods; the configuration is <class>Config beside it.
+PLACES = {
+    "patchcl-ae": ("patchcl_ae", "PatchCLAE"),
+    "autoencoder": ("autoencoder", "Autoencoder"),
+}
+BASELINES = frozenset({"autoencoder"})
+"""Names in :func:`list_methods` that are there for comparison only."""
+
+
+def list_methods() -> list[str]:
+    """Names that :func:`create` accepts; those in :data:`BASELINES` come last."""
+    return list(PLACES)
+
+
+def config_class(name: str) -> type[Any]:
+    """The frozen dataclass of a method's settings."""
+    module, kind = _place(name)
+    config: type[Any] = getattr(module, f"{kind}Config")
+    return config
+
+
+def create(name: str, **overrides: Any) -> Method:
+    """Build an untrained method.
+
+    Args:
+        name: one of :func:`list_methods`.
+        **overrides: fields of the method's configuration that differ from its defaults.
+
+    Returns:
+        The method, with weights drawn from torch's global generator.
+
+    Raises:
+        InputError: an unknown method or setting, or a value out of range; the message names it.
+    """
+    module, kind = _place(name)
+    config = from_fields(config_class(name), overrides, f"method {name}")
+    method: Method = getattr(module, kind)(config)
+    return method
+
+
+def _place(name: str) -> tuple[Any, str]:
+    if name not in PLACES:
+        raise InputError(f"method must be one of {', '.join(PLACES)}, got {name!r}")
+    module, kind = PLACES[name]
+    return importlib.import_module(f"medad_fast.methods.{module}"), kind

@@ -79,4 +79,4 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, images: Tensor) -> Prediction:
-        """Score images ``(B, C, H, W)`` in [-1, 1]; no gradient, no randomness, no batch effects."""
+        """Score images ``(B, C, H, W)`` in [-1, 1]; no gradient, randomness or batch effects."""

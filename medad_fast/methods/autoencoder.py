@@ -1,0 +1,111 @@
+"""A plain autoencoder with PatchCL-AE's encoder and decoder: the baseline every table needs.
+
+It is trained to copy normal images and scores a pixel by its reconstruction error. The networks
+are those of :mod:`medad_fast.methods.patchcl_ae`, so that a difference between the two is the
+loss and the score, not the budget (``L_pix`` in Table 7 of that paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medad_fast.methods.base import Method, Prediction, Stage, Update
+from medad_fast.methods.config import check_choices_and_types, require, require_image_size
+from medad_fast.methods.optimization import Schedule, adam, schedule
+from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder
+
+__all__ = ["Autoencoder", "AutoencoderConfig"]
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Settings of :class:`Autoencoder`; where PatchCL-AE has the same field, its default is meant.
+
+    The batch size is larger than there, since a step is cheap.
+    """
+
+    image_size: int = 256  # a multiple of 16 from 32 to 512
+    channels: int = 1  # 1 grey, 3 colour
+    width: int = 64  # channels of the first block
+    units: int = 6  # pairs of convolutions in the encoder's last block
+    residual: bool = True
+    downsample: Downsample = "average"
+    loss: Literal["l1", "mse"] = "mse"  # the choice of most plain autoencoders of the field
+    image_score: ImageScore = "mean"  # the usual one: mean error of the image
+    top_k: int = 100  # pixels, for image_score "topk"
+    quantile: float = 0.99  # of the map, for image_score "quantile"
+    map_smoothing: int = 1  # mean filter on the map, an odd side in pixels
+    mask_background: bool = False  # whether black pixels of the image score 0
+    learning_rate: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    schedule: Schedule = "constant"
+    epochs: int = 400
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        check_choices_and_types(self)
+        require_image_size(self)
+        for field in ("width", "units", "top_k", "epochs", "batch_size"):
+            require(getattr(self, field) >= 1, self, field, "at least 1")
+        for field in ("learning_rate", "eps"):
+            require(getattr(self, field) > 0, self, field, "above 0")
+        require(0 <= self.quantile <= 1, self, "quantile", "from 0 to 1")
+        require(
+            self.map_smoothing >= 1 and self.map_smoothing % 2 == 1,
+            self,
+            "map_smoothing",
+            "odd and at least 1",
+        )
+        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two values in [0, 1)")
+
+
+class Autoencoder(Method):
+    """Scores a pixel by its reconstruction error: the mean over channels of ``|x - x^|^p``."""
+
+    config: AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or AutoencoderConfig()
+        self.encoder = Encoder(
+            c.channels, c.width, units=c.units, residual=c.residual, downsample=c.downsample
+        )
+        self.decoder = Decoder(c.channels, c.width)
+
+    def stages(self) -> Iterator[Stage]:
+        """One stage with one update."""
+        c = self.config
+        update = Update(
+            "autoencoder",
+            self.parameters,
+            self.reconstruction_loss,
+            adam(c.learning_rate, c.betas, c.eps),
+            schedule(c.schedule),
+        )
+        yield Stage("reconstruct", (update,), epochs=c.epochs, batch_size=c.batch_size)
+
+    def reconstruction_loss(self, images: Tensor) -> Tensor:
+        """Mean error over all pixels and channels."""
+        reconstruction = self.decoder(self.encoder(images)[-1])
+        compare = F.l1_loss if self.config.loss == "l1" else F.mse_loss
+        return compare(reconstruction, images)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
+        """The map is the error that training lowers, absolute or squared."""
+        c = self.config
+        error = images - self.decoder(self.encoder(images)[-1])
+        error = error.abs() if c.loss == "l1" else error.square()
+        maps = smooth(error.mean(dim=1, keepdim=True).float(), c.map_smoothing)
+        if c.mask_background:
+            maps = maps * foreground(images)
+        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
+        return Prediction(scores, maps)

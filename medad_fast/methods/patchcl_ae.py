@@ -1,0 +1,299 @@
+"""PatchCL-AE: a denoising autoencoder trained, and scored, by contrasting patches of its features.
+
+Source: Lu, Zhang, Guo, Liu, Li, Wang, "PatchCL-AE: Anomaly detection for medical images using
+patch-wise contrastive learning-based auto-encoder", Computerized Medical Imaging and Graphics 114
+(2024) 102366. Sections, equations and tables below are the paper's. Its authors published no code;
+"re-implementation" is ubaidur404786/patch-cl-ae, and "CUT" is Park et al., ECCV 2020, from whose
+code the patch loss descends. What the paper leaves open is a field of the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medad_fast.methods.base import Method, Prediction, Stage, Update
+from medad_fast.methods.config import check_choices_and_types, require, require_image_size
+from medad_fast.methods.optimization import Schedule, adam, schedule
+from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
+from medad_fast.nets.discriminator import Discriminator
+from medad_fast.nets.projection import ProjectionHead
+from medad_fast.ops import patch_discrepancy, patch_nce_loss
+
+__all__ = ["PatchCLAE", "PatchCLAEConfig"]
+
+
+@dataclass(frozen=True)
+class PatchCLAEConfig:
+    """Settings of :class:`PatchCLAE`; each default says where it comes from."""
+
+    image_size: int = 256  # Sec. 4.2.1; a multiple of 16 from 32 to 512
+    channels: int = 1  # 1 grey, 3 colour
+    width: int = 64  # channels of the first block, Table 1
+    units: int = 6  # pairs of convolutions in the encoder's last block, Table 1
+    residual: bool = True  # open; CUT's encoder has residual units there
+    downsample: Downsample = "average"  # open: "a pooling layer"; CUT has "blur"
+    noise_sigma: float = 0.05  # open: Gaussian; the re-implementation's value, images in [-1, 1]
+    noise_resolution: int | None = None  # None: noise per pixel, as the paper has it
+    # Departs: with a number, noise is drawn on a grid of that side and enlarged, so that the
+    # decoder learns to remove larger structures (Kascenas et al., MIDL 2022, use 16 for 128 px).
+    layers: tuple[int, ...] = (1, 2, 3, 4)  # Fig. 3; Table 3's widths would fit 3, 4, 5
+    patches: int = 256  # positions per layer, Sec. 4.2.1
+    projection_dim: int = 256  # Table 3
+    temperature: float = 0.07  # open; CUT and MoCo
+    negatives: Literal["image", "batch"] = "image"  # Sec. 3.1.3
+    detach_key: bool = True  # open; CUT detaches, the re-implementation does not
+    reduction: Literal["mean", "sum"] = "mean"  # over positions; Eq. 3 has "sum", CUT "mean"
+    foreground_only: bool = False  # Departs when true: sample patches that are not all black
+    patch_loss: Literal["contrastive", "cosine", "mse"] = "contrastive"  # Table 8
+    patch_weight: float = 1.0  # Eq. 4
+    # Departs: Algorithm 1 has "saturating", whose gradient vanishes once the discriminator wins.
+    adversarial: Literal["non_saturating", "saturating", "least_squares"] = "non_saturating"
+    adversarial_weight: float = 1.0  # Eq. 4; 0 trains without a discriminator
+    score: Literal["patch", "pixel"] = "patch"  # Eq. 7; "pixel" is the ablation of Table 7
+    image_score: ImageScore = "topk"  # open; the re-implementation's rule
+    top_k: int = 100  # pixels; the re-implementation's value
+    quantile: float = 0.99  # of the map, for image_score "quantile"
+    map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
+    mask_background: bool = False  # Departs when true: black pixels of the image score 0
+    learning_rate: float = 0.002  # Sec. 4.2.1
+    betas: tuple[float, float] = (0.9, 0.999)  # Sec. 4.2.1
+    eps: float = 1e-4  # Sec. 4.2.1
+    schedule: Schedule = "constant"  # open
+    epochs: int = 400  # Sec. 4.2.1, "at most"
+    batch_size: int = 4  # open; the re-implementation's value
+
+    def __post_init__(self) -> None:
+        check_choices_and_types(self)
+        require_image_size(self)
+        for field in ("width", "units", "patches", "projection_dim", "top_k", "epochs"):
+            require(getattr(self, field) >= 1, self, field, "at least 1")
+        require(self.batch_size >= 1, self, "batch_size", "at least 1")
+        for field in ("temperature", "learning_rate", "eps"):
+            require(getattr(self, field) > 0, self, field, "above 0")
+        for field in ("noise_sigma", "patch_weight", "adversarial_weight"):
+            require(getattr(self, field) >= 0, self, field, "0 or more")
+        require(
+            self.noise_resolution is None or 1 <= self.noise_resolution <= self.image_size,
+            self,
+            "noise_resolution",
+            "null or from 1 to image_size",
+        )
+        require(
+            len(self.layers) > 0
+            and list(self.layers) == sorted(set(self.layers))
+            and set(self.layers) <= {1, 2, 3, 4, 5},
+            self,
+            "layers",
+            "rising block numbers from 1 to 5",
+        )
+        require(0 <= self.quantile <= 1, self, "quantile", "from 0 to 1")
+        require(
+            self.map_smoothing >= 1 and self.map_smoothing % 2 == 1,
+            self,
+            "map_smoothing",
+            "odd and at least 1",
+        )
+        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two values in [0, 1)")
+
+
+class PatchCLAE(Method):
+    """Scores a position by how far the encoder's features of image and reconstruction differ."""
+
+    config: PatchCLAEConfig
+
+    def __init__(self, config: PatchCLAEConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or PatchCLAEConfig()
+        self.encoder = Encoder(
+            c.channels, c.width, units=c.units, residual=c.residual, downsample=c.downsample
+        )
+        self.decoder = Decoder(c.channels, c.width)
+        widths = encoder_widths(c.width)
+        self.heads = nn.ModuleList(
+            ProjectionHead(widths[layer - 1], c.projection_dim) for layer in c.layers
+        )
+        self.discriminator = (
+            Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
+        )
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    def stages(self) -> Iterator[Stage]:
+        """One stage; on each batch the discriminator moves first (Algorithm 1)."""
+        c = self.config
+        optimizer = adam(c.learning_rate, c.betas, c.eps)
+        updates = [
+            Update(
+                "generator",
+                lambda: [
+                    *self.encoder.parameters(),
+                    *self.decoder.parameters(),
+                    *self.heads.parameters(),
+                ],
+                self.generator_loss,
+                optimizer,
+                schedule(c.schedule),
+            )
+        ]
+        if self.discriminator is not None:
+            discriminator = Update(
+                "discriminator",
+                self.discriminator.parameters,
+                self.discriminator_loss,
+                optimizer,
+                schedule(c.schedule),
+            )
+            updates.insert(0, discriminator)
+        yield Stage("contrast", tuple(updates), epochs=c.epochs, batch_size=c.batch_size)
+
+    def discriminator_loss(self, images: Tensor) -> Tensor:
+        """Real images against reconstructions, which get no gradient."""
+        assert self.discriminator is not None
+        real = self.discriminator(images)
+        fake = self.discriminator(self._reconstruct(images).detach())
+        loss: Tensor
+        if self.config.adversarial == "least_squares":
+            loss = ((real - 1).square() + fake.square()).mean()
+        else:
+            loss = (F.softplus(-real) + F.softplus(fake)).mean()
+        return loss
+
+    def generator_loss(self, images: Tensor) -> Tensor:
+        """``L_img + L_patch`` (Eq. 4), each with its weight."""
+        c = self.config
+        reconstruction = self._reconstruct(images)
+        self._batch = None
+        loss = c.patch_weight * self.patch_loss(images, reconstruction)
+        if self.discriminator is not None:
+            loss = loss + c.adversarial_weight * self._adversarial_loss(reconstruction)
+        return loss
+
+    def patch_loss(self, images: Tensor, reconstruction: Tensor) -> Tensor:
+        """Eq. 3: each patch of the reconstruction should resemble its own patch of the image.
+
+        Args:
+            images: clean images ``(B, C, H, W)``, the side of the keys.
+            reconstruction: ``(B, C, H, W)``, the side of the queries.
+
+        Returns:
+            Scalar: mean (or sum) over positions, summed over layers, mean over images.
+        """
+        c = self.config
+        depth = max(c.layers)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not c.detach_key):
+            originals = self.encoder(images, depth)
+            ids = [self._sample(originals[layer - 1], images) for layer in c.layers]
+            key = self._project(originals, ids)
+        query = self._project(self.encoder(reconstruction, depth), ids)
+        if c.patch_loss == "mse":
+            losses = [(q - k).square().sum(-1) for q, k in zip(query, key, strict=True)]
+            return self._reduce(losses)
+        query = [F.normalize(rows.float(), dim=-1) for rows in query]
+        key = [F.normalize(rows.float(), dim=-1) for rows in key]
+        if c.patch_loss == "cosine":
+            losses = [(q - k).square().sum(-1) / 2 for q, k in zip(query, key, strict=True)]
+            return self._reduce(losses)
+        loss = patch_nce_loss(
+            query,
+            key,
+            temperature=c.temperature,
+            negatives=c.negatives,
+            detach_key=c.detach_key,
+            reduction=c.reduction,
+        )
+        return loss / len(images) if c.reduction == "sum" else loss
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
+        """Dense distance of features, summed over layers (Eq. 5 to 7); images are fed clean."""
+        c = self.config
+        originals = self.encoder(images)
+        reconstruction = self.decoder(originals[-1])
+        if c.score == "pixel":
+            maps = (images - reconstruction).abs().mean(dim=1, keepdim=True)
+        else:
+            rebuilt = self.encoder(reconstruction, max(c.layers))
+            maps = patch_discrepancy(
+                [originals[layer - 1] for layer in c.layers],
+                [rebuilt[layer - 1] for layer in c.layers],
+                size=images.shape[-2:],
+                heads=[head.weights() for head in self._heads()],
+            )
+        maps = smooth(maps.float(), c.map_smoothing)
+        if c.mask_background:
+            maps = maps * foreground(images)
+        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
+        return Prediction(scores, maps)
+
+    def _heads(self) -> Iterator[ProjectionHead]:
+        for head in self.heads:
+            assert isinstance(head, ProjectionHead)
+            yield head
+
+    def _adversarial_loss(self, reconstruction: Tensor) -> Tensor:
+        assert self.discriminator is not None
+        fake: Tensor = self.discriminator(reconstruction)
+        if self.config.adversarial == "least_squares":
+            return (fake - 1).square().mean()
+        if self.config.adversarial == "saturating":
+            return -F.softplus(fake).mean()
+        return F.softplus(-fake).mean()
+
+    def _reconstruct(self, images: Tensor) -> Tensor:
+        """Reconstruction of the corrupted images.
+
+        Both updates of one batch share it: the discriminator's step, which comes first, leaves the
+        autoencoder as it was, so a second pass would give the same images but for the noise.
+        """
+        if self._batch is None or self._batch[0] is not images:
+            features = self.encoder(self._corrupt(images))
+            self._batch = images, self.decoder(features[-1])
+        return self._batch[1]
+
+    def _corrupt(self, images: Tensor) -> Tensor:
+        c = self.config
+        if c.noise_resolution is None:
+            noise = torch.randn_like(images)
+        else:
+            side = c.noise_resolution
+            grid = images.new_empty(len(images), images.shape[1], side, side).normal_()
+            noise = F.interpolate(
+                grid, size=images.shape[-2:], mode="bilinear", align_corners=False
+            )
+        return (images + c.noise_sigma * noise).clamp(-1, 1)
+
+    def _sample(self, features: Tensor, images: Tensor) -> Tensor:
+        """Distinct positions of one layer's map, ``(S)`` for all images or ``(B, S)``."""
+        height, width = features.shape[-2:]
+        count = min(self.config.patches, height * width)
+        if not self.config.foreground_only:
+            return torch.randperm(height * width, device=features.device)[:count]
+        inside = F.adaptive_max_pool2d(foreground(images).float(), (height, width)).flatten(1)
+        # Background fills up where an image has too little foreground: all need equally many.
+        return (inside + torch.rand_like(inside)).topk(count, dim=1).indices
+
+    def _project(self, features: list[Tensor], ids: list[Tensor]) -> list[Tensor]:
+        """Rows ``(B, S, D)`` of each compared layer at the sampled positions."""
+        return [
+            head(rows_at(features[layer - 1], chosen))
+            for layer, head, chosen in zip(self.config.layers, self._heads(), ids, strict=True)
+        ]
+
+    def _reduce(self, losses: list[Tensor]) -> Tensor:
+        """Rows' losses ``(B, S)`` per layer as :func:`patch_nce_loss` reduces its own."""
+        over_positions = torch.mean if self.config.reduction == "mean" else torch.sum
+        return torch.stack([over_positions(loss, dim=1).mean() for loss in losses]).sum()
+
+
+def rows_at(features: Tensor, ids: Tensor) -> Tensor:
+    """Features ``(B, C, H, W)`` at flat positions ``(S)`` or ``(B, S)``, as rows ``(B, S, C)``."""
+    flat = features.flatten(2)
+    if ids.dim() == 1:
+        return flat[:, :, ids].transpose(1, 2)
+    return flat.gather(2, ids[:, None, :].expand(-1, flat.shape[1], -1)).transpose(1, 2)
