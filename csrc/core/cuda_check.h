@@ -1,7 +1,11 @@
 // CUDA errors as exceptions, and the device for the length of a call.
 #pragma once
 
+#ifdef MEDAD_EMULATION
+#include "emulation/cuda_names.h"
+#else
 #include <cuda_runtime.h>
+#endif
 
 #include <stdexcept>
 #include <string>

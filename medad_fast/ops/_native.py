@@ -86,7 +86,7 @@ def _view(value: Any) -> Any:
 
 
 def call(kernel: Callable[..., None], device: torch.device, *arguments: Any) -> None:
-    """Run ``kernel`` on ``device`` and its current stream; tensors must stay alive until it returns.
+    """Run ``kernel`` on ``device`` and its current stream; tensors must live until it returns.
 
     Only the CPU and CUDA implementation of a registered op may call this: anywhere else tensors
     may be fake and have no memory.

@@ -1,0 +1,119 @@
+// What the .cu files build on: launches, spans and shared memory, for nvcc and for the emulation
+// (csrc/emulation), with which the tests run the same kernels on a machine that has no GPU.
+//
+// Rules for a kernel: global memory comes in as Span<T>, made by span_of<T>(view), or as
+// Argument<T>, a Span that no other argument overlaps; shared memory by MEDAD_SHARED(type, name,
+// count) or MEDAD_DYNAMIC_SHARED(type, name); several elements at once by load_vector and
+// store_vector; the launch by MEDAD_LAUNCH.
+#pragma once
+
+#include <cstdint>
+
+#include "core/tensor_view.h"
+
+#ifdef MEDAD_EMULATION
+
+#include "emulation/cuda_names.h"
+#include "emulation/span.h"
+
+namespace medad {
+
+template <class T>
+using Span = emulation::CheckedSpan<T>;
+template <class T>
+using Argument = Span<T>;
+
+template <class T>
+Span<T> span_of(const TensorView& view) {
+  return {static_cast<T*>(view.data), view.numel()};
+}
+
+template <class Vector, class T>
+Vector load_vector(const Span<T>& from, int64_t i) {
+  Vector value;
+  std::memcpy(&value, from.checked(i, sizeof(Vector) / sizeof(T), alignof(Vector)), sizeof value);
+  return value;
+}
+
+template <class Vector, class T>
+void store_vector(const Span<T>& to, int64_t i, const Vector& value) {
+  std::memcpy(to.checked(i, sizeof(Vector) / sizeof(T), alignof(Vector)), &value, sizeof value);
+}
+
+template <class U, class T>
+Span<U> span_cast(Span<T> span) {
+  return span.template as<U>();
+}
+
+}  // namespace medad
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+
+#define MEDAD_SHARED(type, name, count)                                                 \
+  static const char name##_key = 0;                                                     \
+  const auto name##_memory =                                                            \
+      ::medad::emulation::Scheduler::get().shared(&name##_key, sizeof(type) * (count)); \
+  const ::medad::Span<type> name(static_cast<type*>(name##_memory.first),               \
+                                 int64_t(name##_memory.second / sizeof(type)))
+#define MEDAD_DYNAMIC_SHARED(type, name)                                            \
+  const auto name##_memory = ::medad::emulation::Scheduler::get().dynamic_shared(); \
+  const ::medad::Span<type> name(static_cast<type*>(name##_memory.first),           \
+                                 int64_t(name##_memory.second / sizeof(type)))
+#define MEDAD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                      \
+  ((void)(stream), ::medad::emulation::Scheduler::get().launch(grid, block, shared_bytes, \
+                                                               [&] { kernel(__VA_ARGS__); }))
+
+#else
+
+#include <cuda_runtime.h>
+
+namespace medad {
+
+template <class T>
+using Span = T*;
+template <class T>
+using Argument = T* __restrict__;
+
+template <class T>
+T* span_of(const TensorView& view) {
+  return static_cast<T*>(view.data);
+}
+
+// `from + i` must be aligned to the whole vector.
+template <class Vector, class T>
+__device__ __forceinline__ Vector load_vector(const T* from, int64_t i) {
+  return *reinterpret_cast<const Vector*>(from + i);
+}
+
+template <class Vector, class T>
+__device__ __forceinline__ void store_vector(T* to, int64_t i, const Vector& value) {
+  *reinterpret_cast<Vector*>(to + i) = value;
+}
+
+template <class U, class T>
+__device__ __forceinline__ U* span_cast(T* span) {
+  return reinterpret_cast<U*>(span);
+}
+
+}  // namespace medad
+
+#define MEDAD_SHARED(type, name, count) __shared__ alignas(16) type name[count]
+#define MEDAD_DYNAMIC_SHARED(type, name)                 \
+  extern __shared__ uint4 medad_dynamic_shared_memory[]; \
+  type* const name = reinterpret_cast<type*>(medad_dynamic_shared_memory)
+// A kernel with template arguments goes in parentheses: MEDAD_LAUNCH((kernel<T, 4>), ...).
+#define MEDAD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+
+#endif
