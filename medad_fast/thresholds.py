@@ -54,7 +54,8 @@ def choose(
         ``expected_fpr``, ``target_reached``, ``images`` (n), ``calibration`` (all scores, rising);
         ``map`` with ``low`` and ``high`` (display scale: the 50th and 99.9th percentile of all
         validation pixels, so that normal images look normal), ``threshold`` (a pixel is abnormal
-        above it: the 99.5th percentile), and ``pixels``. All of them are values that occurred.
+        above it: the 99.5th percentile), and ``pixels``. All are values that occurred, except that
+        ``high`` of a nearly constant map is raised a little above ``low``.
 
     Raises:
         InputError: no scores, a value that is not finite, or a target outside (0, 1).
@@ -107,6 +108,8 @@ def _map_scale(pixels: NDArray[Any]) -> dict[str, Any]:
     places = {name: max(math.ceil(share * count), 1) - 1 for name, share in shares.items()}
     ordered = np.partition(pixels, sorted(set(places.values())))
     scale: dict[str, Any] = {name: float(ordered[place]) for name, place in places.items()}
+    # A scale without length cannot be drawn.
+    scale["high"] = max(scale["high"], scale["low"] + max(1e-3 * abs(scale["low"]), 1e-6))
     return {**scale, "pixels": count}
 
 

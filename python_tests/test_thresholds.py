@@ -72,6 +72,13 @@ def test_map_scale_is_made_of_map_values() -> None:
     assert "map" not in choose([1.0])
 
 
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e6])
+def test_a_constant_map_still_has_a_scale(value: float) -> None:
+    scale = choose([1.0], maps=np.full((2, 8, 8), value))["map"]
+    assert scale["low"] == scale["threshold"] == value
+    assert scale["high"] > scale["low"]
+
+
 def test_ties_with_the_threshold_count_as_normal() -> None:
     chosen = choose(np.ones(50))
     assert chosen["score"]["threshold"] == 1.0

@@ -1,0 +1,5 @@
+"""Honest figures: exact ranking metrics with patient-clustered intervals."""
+
+from medad_fast.evaluate.summary import evaluate
+
+__all__ = ["evaluate"]

@@ -1,0 +1,112 @@
+"""Anomaly maps and masks back from disk, one volume at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medad_fast.errors import InputError
+from medad_fast.evaluate.pixels import PixelCollector, SortedPixels
+from medad_fast.scores import ScoreRow
+
+__all__ = ["SliceData", "number_in_order", "read_slices"]
+
+MAP_PERCENTILE = 99.0
+
+
+@dataclass
+class SliceData:
+    """What the maps and masks of a folder of predictions say."""
+
+    pixels: SortedPixels
+    """All pixels of the slices that are normal or have a mask, on the source's grid."""
+    unit: str
+    """What the clusters of ``pixels`` are: ``patient``, or ``image`` where there is one patient."""
+    reason: str | None
+    """Why there are no abnormal pixels, where the tables alone would not tell."""
+    percentiles: dict[str, list[float]] = field(default_factory=dict)
+    """99th percentile of the map of each slice, by label."""
+
+    def median_percentile(self, label: str) -> float | None:
+        """Median over the slices of one label; ``None`` where there are none."""
+        values = self.percentiles.get(label)
+        return float(np.median(values)) if values else None
+
+
+def read_slices(folder: Path, root: Path, rows: Sequence[ScoreRow]) -> SliceData:
+    """Read each map once, and the mask beside it.
+
+    Args:
+        folder: holds the maps.
+        root: of the data set, holds the masks.
+        rows: of ``scores.csv``; the rows of one volume follow each other.
+
+    Raises:
+        InputError: a map or a mask is missing, damaged, or not on the grid of the other.
+    """
+    known = [row for row in rows if row.mask or row.label == "normal"]
+    patients = number_in_order(row.patient for row in known)
+    single = not len(patients) or int(patients.max()) == 0
+    clusters = iter(range(len(known)) if single else patients.tolist())
+    collector, percentiles = PixelCollector(), dict[str, list[float]]()
+    for row, anomaly_map, mask in _volumes(folder, root, rows):
+        percentile = float(np.percentile(anomaly_map, MAP_PERCENTILE))
+        percentiles.setdefault(row.label, []).append(percentile)
+        if row.mask or row.label == "normal":
+            collector.add(anomaly_map, mask, next(clusters))
+    no_masks = any(row.label == "abnormal" for row in rows) and not any(row.mask for row in rows)
+    reason = "no abnormal image has a mask" if no_masks else None
+    return SliceData(collector.sort(), "image" if single else "patient", reason, percentiles)
+
+
+def number_in_order(names: Iterable[Hashable]) -> NDArray[np.int64]:
+    """0 for the first name, 1 for the next new one, and so on."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+
+
+def _volumes(
+    folder: Path, root: Path, rows: Sequence[ScoreRow]
+) -> Iterator[tuple[ScoreRow, NDArray[Any], NDArray[Any] | None]]:
+    for (map_name, mask_name), group in groupby(rows, key=lambda row: (row.map, row.mask)):
+        maps = read_map(folder / map_name)
+        mask = _read_mask(root / mask_name) if mask_name else None
+        if mask is not None and mask.shape != maps.shape:
+            raise InputError(
+                f"{root / mask_name}: a mask of shape {maps.shape} expected, as its anomaly map, "
+                f"got {mask.shape}"
+            )
+        for row in group:
+            if row.slice >= len(maps):
+                raise InputError(f"{folder / map_name}: no slice {row.slice} of {len(maps)}")
+            yield row, maps[row.slice], None if mask is None else mask[row.slice]
+
+
+def read_map(path: Path) -> NDArray[Any]:
+    """An anomaly map as slices ``(S, H, W)``."""
+    if path.suffix != ".npy":
+        return _pixels(path)
+    try:
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as an anomaly map: {error}") from error
+    if found.ndim not in (2, 3) or not np.issubdtype(found.dtype, np.floating):
+        raise InputError(f"{path}: floating point (H, W) expected, got {found.dtype} {found.shape}")
+    return found[None] if found.ndim == 2 else found
+
+
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = _pixels(path) != 0
+    return np.any(inside, axis=3) if inside.ndim == 4 else inside
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    from medad_fast.io import read
+
+    return read(path).pixels
