@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -66,6 +66,8 @@ class Method(nn.Module, ABC):
     """An anomaly detector that learns from normal images."""
 
     config: Any
+    uses_unlabeled: ClassVar[bool] = False
+    """Whether a stage asks for ``normal+unlabeled``; else unlabeled images are not loaded."""
 
     @abstractmethod
     def stages(self) -> Iterator[Stage]:

@@ -40,9 +40,9 @@ class PatchCLAEConfig:
     residual: bool = True  # open; CUT's encoder has residual units there
     downsample: Downsample = "average"  # open: "a pooling layer"; CUT has "blur"
     noise_sigma: float = 0.05  # open: Gaussian; the re-implementation's value, images in [-1, 1]
-    noise_resolution: int | None = None  # None: noise per pixel, as the paper has it
-    # Departs: with a number, noise is drawn on a grid of that side and enlarged, so that the
-    # decoder learns to remove larger structures (Kascenas et al., MIDL 2022, use 16 for 128 px).
+    noise_resolution: tuple[int, ...] = ()  # empty: noise per pixel, as the paper has it
+    # Departs: with numbers, noise is drawn on grids of these sides, enlarged and added up, so that
+    # the decoder learns to remove larger structures (Kascenas et al., MIDL 2022: 16 for 128 px).
     layers: tuple[int, ...] = (1, 2, 3, 4)  # Fig. 3; Table 3's widths would fit 3, 4, 5
     patches: int = 256  # positions per layer, Sec. 4.2.1
     projection_dim: int = 256  # Table 3
@@ -80,10 +80,10 @@ class PatchCLAEConfig:
         for field in ("noise_sigma", "patch_weight", "adversarial_weight"):
             require(getattr(self, field) >= 0, self, field, "0 or more")
         require(
-            self.noise_resolution is None or 1 <= self.noise_resolution <= self.image_size,
+            all(1 <= side <= self.image_size for side in self.noise_resolution),
             self,
             "noise_resolution",
-            "null or from 1 to image_size",
+            "a list of values from 1 to image_size",
         )
         require(
             len(self.layers) > 0
@@ -257,16 +257,16 @@ class PatchCLAE(Method):
         return self._batch[1]
 
     def _corrupt(self, images: Tensor) -> Tensor:
+        """Add noise of standard deviation ``noise_sigma``, up to the loss by enlarging grids."""
         c = self.config
-        if c.noise_resolution is None:
-            noise = torch.randn_like(images)
-        else:
-            side = c.noise_resolution
-            grid = images.new_empty(len(images), images.shape[1], side, side).normal_()
-            noise = F.interpolate(
-                grid, size=images.shape[-2:], mode="bilinear", align_corners=False
-            )
-        return (images + c.noise_sigma * noise).clamp(-1, 1)
+        if not c.noise_resolution:
+            return (images + c.noise_sigma * torch.randn_like(images)).clamp(-1, 1)
+        size = images.shape[-2:]
+        noise = torch.zeros_like(images)
+        for side in c.noise_resolution:
+            grid = images.new_empty(*images.shape[:2], side, side).normal_()
+            noise += F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+        return (images + c.noise_sigma * len(c.noise_resolution) ** -0.5 * noise).clamp(-1, 1)
 
     def _sample(self, features: Tensor, images: Tensor) -> Tensor:
         """Distinct positions of one layer's map, ``(S)`` for all images or ``(B, S)``."""

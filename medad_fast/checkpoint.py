@@ -1,0 +1,293 @@
+"""The folder of a fitted run: written so that it is whole, read so that it is what was written.
+
+``manifest.json``, written last, holds the format version and the sha256 of every other file. Loading
+verifies the hashes, then the settings, then that each tensor of the model is there with its type
+and shape and is finite. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medad_fast.baselines import Baselines
+from medad_fast.errors import CheckpointError, InputError, MedadError
+from medad_fast.io.atomic import write_text
+from medad_fast.methods import create
+from medad_fast.methods.base import Method, Prediction
+from medad_fast.methods.config import to_fields
+from medad_fast.preprocess import Pipeline, PreprocessConfig
+from medad_fast.tensor_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from medad_fast.io.image import Image
+
+__all__ = ["FORMAT_VERSION", "Run", "load", "save"]
+
+FORMAT_VERSION = 1
+FILES = (
+    "config.yaml",
+    "model.safetensors",
+    "baselines.safetensors",
+    "thresholds.json",
+    "splits.json",
+    "log.jsonl",
+)
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A fitted method with everything that scoring new images needs."""
+
+    path: Path
+    name: str
+    """The method's name, as in :func:`medad_fast.methods.list_methods`."""
+    method: Method
+    pipeline: Pipeline
+    thresholds: dict[str, Any]
+    """From normal validation images only."""
+    baselines: Baselines
+    """Trivial baselines, fitted on the training images."""
+    seed: int
+    data: dict[str, Any] = field(default_factory=dict)
+    """Counts of the images that it was fitted on."""
+    splits: dict[str, Any] = field(default_factory=dict)
+    """Names and salted patient hashes of the cases of each split."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method's weights are."""
+        return next(self.method.parameters()).device
+
+    def score(self, images: Tensor) -> Prediction:
+        """Score images ``(B, C, h, w)`` that went through :attr:`pipeline`, in small batches.
+
+        Returns:
+            Scores ``(B)`` and maps ``(B, 1, h, w)``, float32 on the CPU.
+        """
+        self.method.eval()
+        parts = [self.method.predict(batch.to(self.device)) for batch in images.split(BATCH)]
+        if not parts:
+            return Prediction(torch.zeros(0), torch.zeros(0, 1, *images.shape[-2:]))
+        return Prediction(
+            torch.cat([part.anomaly_score.cpu() for part in parts]),
+            torch.cat([part.anomaly_map.cpu() for part in parts]),
+        )
+
+    def predict(self, source: str | Path | NDArray[Any] | Tensor) -> Prediction:
+        """Score one file, one array in stored units, or a batch of prepared images.
+
+        Args:
+            source: a path that :func:`medad_fast.io.read` reads, or an array ``(H, W)`` or
+                ``(S, H, W)`` in stored units: both go through the run's pipeline. An array or
+                tensor with four axes is taken as prepared images ``(B, C, h, w)`` in [-1, 1] of the
+                run's size and channels.
+
+        Returns:
+            For prepared images scores ``(B)`` and maps ``(B, 1, h, w)``. Otherwise one score per
+            slice ``(S)``, NaN where the slice is nearly empty and was skipped, and maps
+            ``(S, 1, H, W)`` on the slices' own grid, 0 there.
+
+        Raises:
+            InputError: the source cannot be read, or has a wrong shape, range or type.
+        """
+        if isinstance(source, (str, Path)):
+            from medad_fast.io import read
+
+            return self._predict_image(read(Path(source)))
+        if source.ndim == 4:
+            return self.score(self._prepared(source))
+        if source.ndim not in (2, 3):
+            raise InputError(
+                "source must have the axes (H, W), (S, H, W) or (B, C, h, w), "
+                f"got the shape {tuple(source.shape)}"
+            )
+        return self._predict_image(_image_of(np.asarray(source)))
+
+    def _prepared(self, source: NDArray[Any] | Tensor) -> Tensor:
+        images = torch.as_tensor(source)
+        config = self.method.config
+        wanted = (config.channels, config.image_size, config.image_size)
+        if not images.is_floating_point() or tuple(images.shape[1:]) != wanted:
+            raise InputError(
+                f"source must be floating point (B, {', '.join(map(str, wanted))}), "
+                f"got {images.dtype} {tuple(images.shape)}"
+            )
+        images = images.detach().to("cpu", torch.float32)
+        if not torch.isfinite(images).all() or (images.abs() > 1 + 1e-4).any():
+            raise InputError("source must hold finite values in [-1, 1] where it has four axes")
+        return images
+
+    def _predict_image(self, image: Image) -> Prediction:
+        slices = self.pipeline(image)
+        kept = self.score(slices.images)
+        maps = self.pipeline.restore(kept.anomaly_map, image, slices.index)
+        scores = torch.full((len(maps),), torch.nan)
+        scores[slices.index] = kept.anomaly_score
+        return Prediction(scores, torch.from_numpy(np.ascontiguousarray(maps))[:, None])
+
+
+def save(run: Run) -> None:
+    """Write a run's files into ``run.path``, the manifest last; ``log.jsonl`` is there already.
+
+    Raises:
+        DeviceError: the disk is full or not writable; without a manifest the folder is no run.
+    """
+    folder = run.path
+    config = {
+        "method": run.name,
+        "config": to_fields(run.method.config),
+        "preprocess": run.pipeline.config.to_dict(),
+        "seed": run.seed,
+        "data": run.data,
+    }
+    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_tensors(folder / "model.safetensors", run.method.state_dict())
+    write_tensors(folder / "baselines.safetensors", run.baselines.state())
+    write_text(folder / "thresholds.json", _json(run.thresholds))
+    write_text(folder / "splits.json", _json(run.splits))
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES},
+        "versions": _versions(),
+    }
+    write_text(folder / "manifest.json", _json(manifest))
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
+    """Read a run that :func:`medad_fast.fit` wrote.
+
+    Args:
+        path: the run's folder.
+        device: where the weights go.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another format; the message names it.
+        DeviceError: no such device.
+    """
+    from medad_fast.training import pick_device
+
+    folder = Path(path)
+    place = pick_device(device)
+    digests = _read_manifest(folder)
+    content = {name: _verified(folder / name, digests[name]) for name in FILES if _is_text(name)}
+    with _damage(folder / "config.yaml"):
+        config = yaml.safe_load(content["config.yaml"])
+        method = create(config["method"], **config["config"])
+        pipeline = Pipeline(PreprocessConfig.from_dict(config["preprocess"]))
+        name, seed, data = str(config["method"]), int(config["seed"]), dict(config["data"])
+    with _damage(folder / "thresholds.json"):
+        thresholds = dict(json.loads(content["thresholds.json"]))
+    with _damage(folder / "splits.json"):
+        splits = dict(json.loads(content["splits.json"]))
+    weights = read_tensors(folder / "model.safetensors", digests["model.safetensors"])
+    _check_weights(folder / "model.safetensors", weights, method.state_dict())
+    method.load_state_dict(weights)
+    state = read_tensors(folder / "baselines.safetensors", digests["baselines.safetensors"])
+    with _damage(folder / "baselines.safetensors"):
+        baselines = Baselines.from_state(state)
+    method.to(place).eval()
+    return Run(folder, name, method, pipeline, thresholds, baselines, seed, data, splits)
+
+
+def _read_manifest(folder: Path) -> dict[str, str]:
+    file = folder / "manifest.json"
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give the folder that medad fit wrote")
+    if not file.is_file():
+        raise CheckpointError(
+            f"{folder} is not a finished run: it has no manifest.json (continue it with --resume?)"
+        )
+    with _damage(file):
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{file} has format version {version!r}, this release reads version "
+                f"{FORMAT_VERSION}: install a newer medad-fast"
+            )
+        digests = {str(name): str(digest) for name, digest in manifest["files"].items()}
+        if set(digests) != set(FILES):
+            raise CheckpointError(f"{file} must list {', '.join(FILES)}, got {', '.join(digests)}")
+        return digests
+
+
+def _is_text(name: str) -> bool:
+    return not name.endswith(".safetensors")
+
+
+def _verified(file: Path, sha256: str) -> str:
+    with _damage(file):
+        data = file.read_bytes()
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise CheckpointError(f"{file} is damaged: its sha256 is not the recorded one")
+        return data.decode("utf-8")
+
+
+def _check_weights(file: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    for name in sorted(set(found) ^ set(wanted)):
+        state = "lacks" if name in wanted else "has an unknown"
+        raise CheckpointError(f"{file} {state} tensor {name!r}")
+    for name, value in wanted.items():
+        tensor = found[name]
+        if tensor.dtype != value.dtype or tensor.shape != value.shape:
+            raise CheckpointError(
+                f"{file}: tensor {name!r} must be {value.dtype} {tuple(value.shape)}, "
+                f"got {tensor.dtype} {tuple(tensor.shape)}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{file}: tensor {name!r} has values that are not finite")
+
+
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Whatever goes wrong while ``file`` is understood means that it is damaged."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (MedadError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} cannot be used: {error}") from error
+    except (yaml.YAMLError, RuntimeError, RecursionError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+
+
+def _image_of(pixels: NDArray[Any]) -> Image:
+    from medad_fast.io.image import Image, Provenance
+
+    if pixels.dtype == bool or not np.issubdtype(pixels.dtype, np.number):
+        raise InputError(f"source must hold numbers, got {pixels.dtype}")
+    return Image(
+        pixels=pixels[None] if pixels.ndim == 2 else pixels,
+        modality="OT",
+        spacing_mm=None,
+        geometry=None,
+        provenance=Provenance(Path("array"), "array", pixels.dtype.itemsize * 8),
+    )
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def _versions() -> dict[str, str]:
+    from importlib import metadata
+
+    try:
+        own = metadata.version("medad-fast")
+    except metadata.PackageNotFoundError:
+        own = "0+uninstalled"
+    return {"medad_fast": own, "torch": torch.__version__, "python": platform.python_version()}

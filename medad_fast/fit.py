@@ -1,0 +1,281 @@
+"""From a data set to a fitted run: load, hold out, prepare, train, choose thresholds, save."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medad_fast.baselines import Baselines
+from medad_fast.checkpoint import Run, load, save
+from medad_fast.errors import CheckpointError, InputError
+from medad_fast.folder_lock import folder_lock
+from medad_fast.io import hold_out_validation, load_study
+from medad_fast.io.atomic import write_text
+from medad_fast.io.study import Case, Study
+from medad_fast.methods import config_class, create
+from medad_fast.methods.base import Method
+from medad_fast.methods.config import from_fields, to_fields
+from medad_fast.preprocess import Pipeline, PreprocessConfig, SliceSet, load_slices
+from medad_fast.recipes import Recipe, load_recipe
+from medad_fast.thresholds import choose
+from medad_fast.training import Interrupted, Precision, Progress, pick_device, seed_for, train
+
+__all__ = ["Interrupted", "fit"]
+
+FEWEST_IMAGES = 8
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class _Request:
+    """All that the weights depend on; a resumed fit must ask for the same."""
+
+    method: str
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+    seed: int
+    max_steps: int | None
+    precision: str
+    images: str
+    """Digest of the prepared training images."""
+
+
+def fit(
+    method: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    seed: int | None = None,
+    max_steps: int | None = None,
+    device: str | torch.device = "auto",
+    resume: bool = False,
+    config: str | Path | None = None,
+    preprocess: dict[str, Any] | None = None,
+    precision: Precision = "float32",
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> Run:
+    """Fit a method on the normal images of a data set and save the run.
+
+    Args:
+        method: a name of :func:`medad_fast.methods.list_methods`.
+        data: what :func:`medad_fast.io.load_study` reads: a folder, a ``manifest.csv`` or a
+            ``data.json``.
+        out: the run's folder; made if missing.
+        seed: of weights, data order, noise and held-out patients; 0 by default.
+        max_steps: at most this many steps in each stage.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``.
+        resume: go on with an unfinished run in ``out``, bit for bit; a finished one is loaded.
+        config: recipe, a YAML file or the name of a packaged one.
+        preprocess: fields of ``PreprocessConfig``; they win over the recipe's.
+        precision: ``bfloat16`` trains under autocast.
+        progress: called after each step.
+        **overrides: fields of the method's configuration; they win over the recipe's.
+
+    Returns:
+        The run, as :func:`medad_fast.load` gives it.
+
+    Raises:
+        InputError: data, a setting or the recipe cannot be used; the message says which.
+        BusyError: another process writes to ``out``.
+        CheckpointError: the state to resume from is damaged, or of other settings or data.
+        DeviceError: no such device, too little memory, or the disk is full.
+        Interrupted: SIGINT or SIGTERM came; ``resume=True`` goes on from there.
+    """
+    recipe = load_recipe(config) if config is not None else Recipe()
+    fields = {**recipe.methods.get(method, {}), **overrides}
+    seed = next(value for value in (seed, recipe.seed, 0) if value is not None)
+    max_steps = max_steps if max_steps is not None else recipe.max_steps
+    _check_numbers(seed, max_steps)
+    settings = from_fields(config_class(method), fields, f"method {method}")
+    prepared = _preprocess_config(settings, {**recipe.preprocess, **(preprocess or {})})
+    place = pick_device(device)
+    folder = Path(out)
+    study = hold_out_validation(load_study(data), seed=seed)
+    with folder_lock(folder):
+        if (folder / "manifest.json").is_file():
+            return _finished(folder, resume, place)
+        pipeline = Pipeline(prepared)
+        cases = study.select("train", "normal")
+        training = _normal_images(study, "train", pipeline)
+        validation = _normal_images(study, "validation", pipeline)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, "weights"))
+            model = create(method, **fields)
+        unlabeled = _unlabeled_images(model, study, pipeline)
+        request = _Request(
+            method,
+            to_fields(settings),
+            prepared.to_dict(),
+            seed,
+            max_steps,
+            precision,
+            _digest(training.images, unlabeled),
+        )
+        _check_request(folder / "state", request, resume)
+        train(
+            model,
+            training.images,
+            unlabeled,
+            seed=seed,
+            max_steps=max_steps,
+            device=place,
+            precision=precision,
+            state=folder / "state",
+            resume=resume,
+            log=folder / "log.jsonl",
+            progress=progress,
+        )
+        model.finish(_Batches(training.images, place), _Batches(validation.images, place))
+        run = Run(
+            path=folder,
+            name=method,
+            method=model,
+            pipeline=pipeline,
+            thresholds={},
+            baselines=Baselines.fit(training.images, _file_sizes(cases, training)),
+            seed=seed,
+            data=_summary(training, validation, unlabeled),
+            splits=_splits(study),
+        )
+        scored = run.score(validation.images)
+        run.thresholds.update(choose(scored.anomaly_score, maps=scored.anomaly_map))
+        save(run)
+        shutil.rmtree(folder / "state")
+    return load(folder, place)
+
+
+def _check_numbers(seed: int, max_steps: int | None) -> None:
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be a whole number from 0, got {seed!r}")
+    if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):
+        raise InputError(f"max_steps must be a whole number from 1, got {max_steps!r}")
+
+
+def _preprocess_config(settings: Any, fields: dict[str, Any]) -> PreprocessConfig:
+    """Size and channels are the method's; a recipe may repeat them but not contradict."""
+    for name in ("image_size", "channels"):
+        wanted = getattr(settings, name)
+        if fields.get(name, wanted) != wanted:
+            raise InputError(
+                f"preprocess {name} is {fields[name]!r} but the method's {name} is {wanted!r}: "
+                "set the method's"
+            )
+        fields[name] = wanted
+    return PreprocessConfig.from_dict(fields)
+
+
+def _finished(folder: Path, resume: bool, device: torch.device) -> Run:
+    if not resume:
+        raise InputError(f"{folder} already holds a finished run; choose another folder")
+    return load(folder, device)
+
+
+def _normal_images(study: Study, split: Any, pipeline: Pipeline) -> SliceSet:
+    slices = load_slices(study.select(split, "normal"), pipeline)
+    fewest = FEWEST_IMAGES if split == "train" else 1
+    if len(slices.images) < fewest:
+        raise InputError(
+            f"{study.root} has {len(slices.images)} normal {split} images, at least {fewest} are "
+            "needed"
+        )
+    return slices
+
+
+def _unlabeled_images(model: Method, study: Study, pipeline: Pipeline) -> Tensor | None:
+    cases = study.select("train", "unlabeled") if model.uses_unlabeled else ()
+    return load_slices(cases, pipeline).images if cases else None
+
+
+def _check_request(state: Path, request: _Request, resume: bool) -> None:
+    """Record what this fit asks for, or compare it with what a stopped one asked for."""
+    file = state / "request.json"
+    asked = json.loads(json.dumps(vars(request)))
+    if not resume:
+        if file.is_file():
+            raise InputError(
+                f"{state.parent} holds an unfinished run: resume it, or choose another folder"
+            )
+        write_text(file, json.dumps(asked, indent=2) + "\n")
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else asked
+        differing = [name for name in asked if before.get(name) != asked[name]]
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if differing:
+        raise InputError(
+            f"{state.parent} was begun with another {differing[0]}: resuming needs the same data "
+            "and settings"
+        )
+    write_text(file, json.dumps(asked, indent=2) + "\n")
+
+
+def _digest(*parts: Tensor | None) -> str:
+    digest = hashlib.sha256()
+    for images in parts:
+        if images is not None:
+            for image in images:
+                digest.update(image.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Images in batches on a device, as often as they are iterated."""
+
+    images: Tensor
+    device: torch.device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in self.images.split(BATCH):
+            yield batch.to(self.device)
+
+
+def _file_sizes(cases: tuple[Case, ...], slices: SliceSet) -> Tensor:
+    """Bytes of each image's file, NaN where the file holds further images."""
+    of_case = slices.case.tolist()
+    images = Counter(of_case)
+    alone = [images[case] == 1 and len(cases[case].files) == 1 for case in of_case]
+    sizes = [
+        float(cases[case].files[0].stat().st_size) if single else float("nan")
+        for case, single in zip(of_case, alone, strict=True)
+    ]
+    return torch.tensor(sizes, dtype=torch.float64)
+
+
+def _summary(training: SliceSet, validation: SliceSet, unlabeled: Tensor | None) -> dict[str, Any]:
+    return {
+        "train_images": len(training.images),
+        "train_skipped": training.skipped,
+        "validation_images": len(validation.images),
+        "validation_skipped": validation.skipped,
+        "unlabeled_images": 0 if unlabeled is None else len(unlabeled),
+    }
+
+
+def _splits(study: Study) -> dict[str, Any]:
+    """Cases per split. Patients are hashed with a salt of this run, so that no table undoes it."""
+    salt = secrets.token_hex(16)
+    splits: dict[str, Any] = {"salt": salt}
+    for split in ("train", "validation"):
+        splits[split] = [
+            {"case": case.name, "label": case.label, "patient": _hashed(case.patient, salt)}
+            for case in study.cases
+            if case.split == split
+        ]
+    return splits
+
+
+def _hashed(patient: str, salt: str) -> str:
+    return hashlib.sha256(f"{salt}/{patient}".encode()).hexdigest()[:16]
