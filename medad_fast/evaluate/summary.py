@@ -44,6 +44,7 @@ def evaluate(
     rows = read_scores(folder / "scores.csv")
     if not rows:
         raise InputError(f"{folder / 'scores.csv'}: at least one scored slice expected, got none")
+    columns = read_columns(folder / "baselines.csv", len(rows))
     root = _root(Path(data) if data is not None else Path(about["data"]["root"]))
     slices = read_slices(folder, root, rows)
     labelled = [number for number, row in enumerate(rows) if row.label != "unlabeled"]
@@ -53,7 +54,7 @@ def evaluate(
         "image": resampler.scores("image", images),
         "pixel": resampler.pixels(slices),
         "patient": resampler.scores("patient", images.by_patient()),
-        "baselines": _baselines(folder / "baselines.csv", rows, labelled, images, resampler),
+        "baselines": _baselines(columns, labelled, images, resampler),
         "counts": _counts(rows, slices.pixels, about),
         "threshold": _at_thresholds(about["thresholds"], images, slices),
         "maps": _maps(about["thresholds"], slices),
@@ -91,14 +92,10 @@ def _root(data: Path) -> Path:
 
 
 def _baselines(
-    path: Path,
-    rows: Sequence[ScoreRow],
-    labelled: list[int],
-    images: Items,
-    resampler: Resampler,
+    columns: dict[str, list[float]], labelled: list[int], images: Items, resampler: Resampler
 ) -> dict[str, dict[str, Figure]]:
     figures = {}
-    for name, column in read_columns(path, len(rows)).items():
+    for name, column in columns.items():
         scores = np.array(column, dtype=np.float64)[labelled]
         if np.isnan(scores).any():
             nothing = undefined("known only where each file holds one image")

@@ -1,0 +1,313 @@
+"""Score a data set with a fitted run: a table of scores, and maps on the grid of their sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medad_fast.baselines import NAMES
+from medad_fast.errors import DeviceError, InputError
+from medad_fast.folder_lock import folder_lock
+from medad_fast.io.atomic import atomic_write, write_text
+from medad_fast.io.image import Image
+from medad_fast.io.study import Case, Split, Study
+from medad_fast.scores import ScoreRow, TableWriter, score_cells, score_columns, write_table
+
+if TYPE_CHECKING:
+    from medad_fast.checkpoint import Run
+
+__all__ = ["Progress", "predict"]
+
+Progress = Callable[[int, int], None]
+"""Called with the number of files done and the number of files."""
+
+
+def predict(
+    run: str | Path | Run,
+    data: str | Path,
+    out: str | Path,
+    *,
+    split: Split = "test",
+    overlays: bool = False,
+    keep_ids: bool = False,
+    strict: bool = False,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Score every image of a data set and write tables and maps.
+
+    Files are read, scored and written one at a time. A file that cannot be used is listed in
+    ``errors.jsonl`` and the rest goes on. ``predict.json`` is written last: a folder without it
+    holds no finished prediction, only ``scores.partial.csv``.
+
+    Args:
+        run: folder that :func:`medad_fast.fit` wrote, or the run itself.
+        data: a data set, one file, a pattern with ``*``, or a folder of loose files.
+        out: folder for the results, made if missing. Results of an earlier prediction there are
+            replaced, except for maps of files that are no longer scored.
+        split: which images of a data set; loose files have no split and are all scored.
+        overlays: whether to draw each map over its image (``overlays/``, PNG). They show the
+            images, with whatever is burned into them.
+        keep_ids: whether ``scores.csv`` names patients as the data set does. Otherwise each is a
+            hash with a random salt that is never stored: rows of one patient agree within one
+            table, and neither a list of identifiers nor another table can be matched to it.
+        strict: whether the first file that cannot be used ends it all.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``; by default ``auto`` for a folder
+            and, for a run, where it is.
+        progress: called after each file.
+
+    Returns:
+        What ``predict.json`` holds; ``counts`` has ``files``, ``failed_files``, ``images`` and
+        ``skipped_slices``.
+
+    Raises:
+        InputError: there is nothing to score, or, if ``strict``, a file cannot be used.
+        CheckpointError: the run is damaged.
+        BusyError: another process writes to ``out``.
+        DeviceError: no such device, too little memory, or the disk is full.
+    """
+    from medad_fast.io import load_study
+
+    fitted = _run(run, device)
+    study = load_study(data)
+    cases = study.select(split)
+    if not cases:
+        raise InputError(f"{data}: no {split} images to score")
+    folder = Path(out)
+    with folder_lock(folder):
+        for name in ("predict.json", "metrics.json", "report.html"):
+            (folder / name).unlink(missing_ok=True)
+        scorer = _Scorer(fitted, study, folder, overlays, keep_ids)
+        _score_all(scorer, cases, strict, progress)
+        about = _about(scorer, study, len(cases), split, keep_ids)
+        write_text(folder / "predict.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
+    return about
+
+
+def _run(run: str | Path | Run, device: str | torch.device | None) -> Run:
+    if isinstance(run, (str, Path)):
+        from medad_fast.checkpoint import load
+
+        return load(run, device if device is not None else "auto")
+    if device is not None:
+        from medad_fast.training import pick_device
+
+        run.method.to(pick_device(device))
+    return run
+
+
+def _score_all(
+    scorer: _Scorer, cases: Sequence[Case], strict: bool, progress: Progress | None
+) -> None:
+    folder = scorer.folder
+    errors_path = folder / "errors.jsonl"
+    with (
+        write_table(folder / "scores.csv", score_columns()) as scores,
+        write_table(folder / "baselines.csv", NAMES) as baselines,
+        errors_path.open("w", encoding="utf-8") as errors,
+    ):
+        for number, case in enumerate(cases, start=1):
+            try:
+                scorer.score(case, scores, baselines)
+            except InputError as error:
+                if strict:
+                    raise
+                scorer.failed_files += 1
+                line = {"file": case.name, "class": type(error).__name__, "reason": str(error)}
+                errors.write(json.dumps(line) + "\n")
+                errors.flush()
+            if progress is not None:
+                progress(number, len(cases))
+        if not scorer.images:
+            raise InputError(
+                f"nothing could be scored: of {len(cases)} files {scorer.failed_files} cannot be "
+                f"used (see {errors_path}), and {scorer.skipped_slices} slices are nearly empty"
+            )
+
+
+@dataclass
+class _Scorer:
+    """What all files share, and the counts over them."""
+
+    run: Run
+    study: Study
+    folder: Path
+    overlays: bool
+    keep_ids: bool
+    salt: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    images: int = 0
+    skipped_slices: int = 0
+    failed_files: int = 0
+
+    def score(self, case: Case, scores: TableWriter, baselines: TableWriter) -> None:
+        """Score one file, write its rows and maps; on an error the tables have nothing of it."""
+        from medad_fast.io import read
+
+        image = read(case.files)
+        mask = _mask_of(case, image)
+        slices = self.run.pipeline(image)
+        if not len(slices.images):
+            self.skipped_slices += slices.skipped
+            return
+        anomaly_scores, maps = self._predict(case, image, slices.images, slices.index)
+        index = slices.index.tolist()
+        map_name = self._write_map(case, image, maps)
+        if self.overlays:
+            self._draw(case, image, maps, index)
+        trivial = self.run.baselines.values(
+            slices.images, _file_size(case, image).expand(len(index))
+        )
+        scores.write(
+            score_cells(self._row(case, place, score, mask, map_name))
+            for place, score in zip(index, anomaly_scores.tolist(), strict=True)
+        )
+        baselines.write(zip(*(trivial[name].tolist() for name in NAMES), strict=True))
+        self.images += len(index)
+        self.skipped_slices += slices.skipped
+
+    def _predict(
+        self, case: Case, image: Image, images: Tensor, index: Tensor
+    ) -> tuple[Tensor, NDArray[np.float32]]:
+        try:
+            prediction = self.run.score(images)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(f"out of memory on {self.run.device} while scoring") from error
+        maps = self.run.pipeline.restore(prediction.anomaly_map, image, index)
+        if not prediction.anomaly_score.isfinite().all() or not np.isfinite(maps).all():
+            raise InputError(f"{case.name}: the method gave a score or map that is not finite")
+        return prediction.anomaly_score, maps
+
+    def _row(
+        self,
+        case: Case,
+        place: int,
+        score: float,
+        mask: NDArray[np.bool_] | None,
+        map_name: str,
+    ) -> ScoreRow:
+        threshold = float(self.run.thresholds["score"]["threshold"])
+        label = case.label
+        if mask is not None:
+            label = "abnormal" if mask[place].any() else "normal"
+        return ScoreRow(
+            path=case.name,
+            patient=case.patient if self.keep_ids else self._hash(case.patient),
+            slice=place,
+            split=case.split,
+            label=label,
+            mask="" if case.mask is None else _relative(case.mask, self.study.root),
+            map=map_name,
+            anomaly_score=score,
+            threshold=threshold,
+            prediction="abnormal" if score > threshold else "normal",
+        )
+
+    def _hash(self, patient: str) -> str:
+        return hashlib.blake2b(patient.encode(), key=self.salt, digest_size=8).hexdigest()
+
+    def _write_map(self, case: Case, image: Image, maps: NDArray[np.float32]) -> str:
+        if image.geometry is None:
+            name = f"maps/{case.name}.npy"
+            with atomic_write(self._place(name)) as temporary:
+                np.save(temporary, maps[0] if len(maps) == 1 else maps)
+            return name
+        from medad_fast.io.nifti import write_nifti
+
+        name = f"maps/{case.name.removesuffix('.nii.gz')}.nii.gz"
+        write_nifti(self._place(name), image.geometry.to_source(maps), image.geometry.affine)
+        return name
+
+    def _draw(
+        self, case: Case, image: Image, maps: NDArray[np.float32], index: Sequence[int]
+    ) -> None:
+        from PIL import Image as Picture
+
+        from medad_fast.report.overlay import overlay
+
+        scale = self.run.thresholds["map"]
+        for place in index:
+            name = f"overlays/{case.name}.png"
+            if len(maps) > 1:
+                name = f"overlays/{case.name}/{place:04d}.png"
+            pixels = overlay(image.pixels[place], maps[place], low=scale["low"], high=scale["high"])
+            with atomic_write(self._place(name)) as temporary:
+                Picture.fromarray(pixels).save(temporary)
+
+    def _place(self, name: str) -> Path:
+        """Where a result goes; a name from a manifest must not lead out of the folder."""
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise InputError(f"{name}: a path below the data set expected")
+        return self.folder / name
+
+
+def _mask_of(case: Case, image: Image) -> NDArray[np.bool_] | None:
+    if case.mask is None:
+        return None
+    from medad_fast.io import read
+
+    pixels = read(case.mask).pixels
+    mask: NDArray[np.bool_] = np.any(pixels, axis=3) if pixels.ndim == 4 else pixels != 0
+    shape = image.pixels.shape[:3]
+    if mask.shape != shape:
+        raise InputError(
+            f"{case.mask}: a mask on the grid of {case.name}, {shape}, expected, got {mask.shape}"
+        )
+    return mask
+
+
+def _file_size(case: Case, image: Image) -> Tensor:
+    """Bytes of the file where it holds this one image, else NaN."""
+    single = len(case.files) == 1 and len(image.pixels) == 1
+    return torch.tensor(
+        float(case.files[0].stat().st_size) if single else torch.nan, dtype=torch.float64
+    )
+
+
+def _relative(path: Path, root: Path) -> str:
+    absolute = path.resolve()
+    below = absolute.is_relative_to(root.resolve())
+    return (absolute.relative_to(root.resolve()) if below else absolute).as_posix()
+
+
+def _about(
+    scorer: _Scorer, study: Study, files: int, split: Split, keep_ids: bool
+) -> dict[str, Any]:
+    run = scorer.run
+    score = {key: value for key, value in run.thresholds["score"].items() if key != "calibration"}
+    return {
+        "format_version": 1,
+        "data": {"root": str(study.root.resolve()), "split": split},
+        "run": {"path": str(run.path.resolve()), "method": run.name, "seed": run.seed},
+        "preprocess": run.pipeline.config.to_dict(),
+        "thresholds": {**run.thresholds, "score": score},
+        "counts": {
+            "files": files,
+            "failed_files": scorer.failed_files,
+            "images": scorer.images,
+            "skipped_slices": scorer.skipped_slices,
+        },
+        "patient_ids": "kept" if keep_ids else "hashed",
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import medad_fast
+
+    return {
+        "medad_fast": medad_fast.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

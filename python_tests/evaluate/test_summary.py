@@ -1,0 +1,280 @@
+"""From a folder of predictions to strict JSON: every figure, or the reason why there is none."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medad_fast import evaluate
+from medad_fast.baselines import NAMES
+from medad_fast.errors import InputError
+from medad_fast.evaluate.metrics import auroc, rank
+from medad_fast.scores import ScoreRow, score_cells, score_columns, write_table
+from medad_fast.thresholds import choose
+
+SIDE = 12
+
+
+def square_mask(present: bool) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    mask[3:6, 4:8] = 255 * present
+    return mask
+
+
+class Predictions:
+    """A folder as ``predict`` writes it: two pictures a patient, odd patients abnormal."""
+
+    def __init__(self, root: Path, patients: int = 6) -> None:
+        self.data, self.out = root / "data", root / "out"
+        self.generator = np.random.default_rng(0)
+        self.rows = [self._row(number) for number in range(2 * patients)]
+        self.baselines = self.generator.random((len(self.rows), len(NAMES)))
+        self.baselines[:, -1] = np.nan
+        scale = self.generator.random((4, SIDE, SIDE))
+        self.thresholds = choose(self.generator.normal(0, 1, 30), maps=scale)
+
+    def _row(self, number: int) -> ScoreRow:
+        abnormal = number // 2 % 2 == 1
+        map_name, mask_name = f"maps/{number}.npy", f"masks/{number}.png"
+        anomaly_map = self.generator.random((SIDE, SIDE)) + 0.5 * (square_mask(abnormal) > 0)
+        self.save_map(map_name, anomaly_map)
+        self.save_mask(mask_name, square_mask(abnormal))
+        score = float(self.generator.normal(abnormal))
+        return ScoreRow(
+            path=f"test/{number}.png",
+            patient=f"p{number // 2}",
+            slice=0,
+            split="test",
+            label="abnormal" if abnormal else "normal",
+            mask=mask_name if abnormal else "",
+            map=map_name,
+            anomaly_score=score,
+            threshold=0.0,
+            prediction="abnormal" if score > 0 else "normal",
+        )
+
+    def save_map(self, name: str, anomaly_map: np.ndarray) -> None:
+        (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(self.out / name, anomaly_map.astype(np.float32))
+
+    def save_mask(self, name: str, mask: np.ndarray) -> None:
+        from PIL import Image
+
+        (self.data / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(self.data / name)
+
+    def change(self, edit: Callable[[ScoreRow], dict[str, Any]]) -> None:
+        self.rows = [replace(row, **edit(row)) for row in self.rows]
+
+    def write(self) -> Path:
+        with write_table(self.out / "scores.csv", score_columns()) as table:
+            table.write(score_cells(row) for row in self.rows)
+        with write_table(self.out / "baselines.csv", NAMES) as table:
+            table.write(self.baselines.tolist())
+        about = {
+            "data": {"root": str(self.data)},
+            "thresholds": self.thresholds,
+            "counts": {"skipped_slices": 3, "failed_files": 1},
+        }
+        (self.out / "predict.json").write_text(json.dumps(about), encoding="utf-8")
+        return self.out
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Predictions:
+    return Predictions(tmp_path)
+
+
+def figures(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    levels = [metrics[level] for level in ("image", "pixel", "patient")]
+    return [
+        figure for level in [*levels, *metrics["baselines"].values()] for figure in level.values()
+    ]
+
+
+def refuse(token: str) -> float:
+    raise AssertionError(f"{token} is not strict JSON")
+
+
+def test_metrics_json_has_the_promised_keys_and_is_strict(predictions: Predictions) -> None:
+    folder = predictions.write()
+    metrics = evaluate(folder, resamples=50)
+    text = (folder / "metrics.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=refuse) == metrics
+    assert set(metrics) == {
+        *("image", "pixel", "patient", "baselines", "counts", "threshold", "maps", "oracle"),
+        "bootstrap",
+    }
+    assert set(metrics["image"]) == set(metrics["patient"]) == {"auroc", "average_precision"}
+    assert set(metrics["pixel"]) == {"auroc", "average_precision", "aupro"}
+    assert tuple(metrics["baselines"]) == NAMES
+    for figure in figures(metrics):
+        assert {"value", "low", "high"} <= set(figure)
+        assert ("reason" in figure) == (figure["value"] is None)
+        if figure["value"] is not None:
+            assert 0 <= figure["low"] <= figure["high"] <= 1
+
+
+def test_figures_are_those_of_the_tables(predictions: Predictions) -> None:
+    metrics = evaluate(predictions.write(), resamples=50)
+    rows = predictions.rows
+    truth = [row.label == "abnormal" for row in rows]
+    expected = auroc(rank([row.anomaly_score for row in rows], truth)).value
+    assert metrics["image"]["auroc"]["value"] == expected
+    by_patient = np.array([row.anomaly_score for row in rows]).reshape(6, 2).max(axis=1)
+    assert metrics["patient"]["auroc"]["value"] == auroc(rank(by_patient, truth[::2])).value
+    for place, name in enumerate(NAMES[:-1]):
+        column = auroc(rank(predictions.baselines[:, place], truth)).value
+        assert metrics["baselines"][name]["auroc"]["value"] == column
+    nothing = metrics["baselines"]["file_size"]["auroc"]
+    assert nothing["value"] is None
+    assert "one image" in nothing["reason"]
+
+
+def test_counts_maps_and_thresholds_are_told(predictions: Predictions) -> None:
+    metrics = evaluate(predictions.write(), resamples=20)
+    lesion_pixels = 6 * 12
+    assert metrics["counts"] == {
+        "images": 12,
+        "normal": 6,
+        "abnormal": 6,
+        "unlabeled": 0,
+        "patients": 6,
+        "skipped_slices": 3,
+        "failed_files": 1,
+        "pixels": 12 * SIDE * SIDE,
+        "lesion_pixels": lesion_pixels,
+        "lesion_share": lesion_pixels / (12 * SIDE * SIDE),
+        "lesions": 6,
+    }
+    assert metrics["maps"]["normal"] < metrics["maps"]["abnormal"]
+    assert metrics["maps"]["high"] == predictions.thresholds["map"]["high"]
+    threshold = predictions.thresholds["score"]["threshold"]
+    normal = [row.anomaly_score for row in predictions.rows if row.label == "normal"]
+    assert metrics["threshold"]["value"] == threshold
+    assert metrics["threshold"]["fpr"] == np.mean([score > threshold for score in normal])
+    assert 0 < metrics["threshold"]["dice"] <= metrics["oracle"]["pixel_dice"] <= 1
+    assert metrics["oracle"]["label"].startswith("oracle")
+
+
+def test_same_seed_same_bits_and_hashes_do_not_matter(predictions: Predictions) -> None:
+    first = evaluate(predictions.write(), resamples=30, seed=4)
+    predictions.change(lambda row: {"patient": f"{99 - int(row.patient[1:])}x"})
+    assert evaluate(predictions.write(), resamples=30, seed=4) == first
+    other = evaluate(predictions.out, resamples=30, seed=5)
+    assert other["image"]["auroc"]["value"] == first["image"]["auroc"]["value"]
+    assert other["image"]["auroc"] != first["image"]["auroc"]
+
+
+def test_one_patient_is_resampled_by_image(predictions: Predictions) -> None:
+    assert evaluate(predictions.write(), resamples=20)["bootstrap"]["unit"]["image"] == "patient"
+    predictions.change(lambda row: {"patient": "only"})
+    metrics = evaluate(predictions.write(), resamples=20)
+    assert metrics["bootstrap"]["unit"] == {
+        "image": "image",
+        "pixel": "image",
+        "patient": "patient",
+    }
+    assert metrics["image"]["auroc"]["low"] < metrics["image"]["auroc"]["high"]
+    assert metrics["patient"]["auroc"]["reason"] == "no normal patient"
+
+
+@pytest.mark.parametrize("label", ["normal", "abnormal", "unlabeled"])
+def test_one_class_gives_nulls_with_reasons(predictions: Predictions, label: str) -> None:
+    predictions.change(lambda row: {"label": label, "mask": ""})
+    metrics = evaluate(predictions.write(), resamples=20)
+    for figure in figures(metrics):
+        assert (figure["value"], figure["low"], figure["high"]) == (None, None, None)
+        assert figure["reason"]
+
+
+def test_without_masks_pixels_are_undefined_but_images_are_not(predictions: Predictions) -> None:
+    predictions.change(lambda row: {"mask": ""})
+    metrics = evaluate(predictions.write(), resamples=20)
+    assert metrics["pixel"]["aupro"]["reason"] == "no abnormal image has a mask"
+    assert metrics["threshold"]["dice"] is None
+    assert metrics["image"]["auroc"]["value"] is not None
+    assert metrics["counts"]["pixels"] == 6 * SIDE * SIDE
+
+
+def test_unlabeled_slices_count_nowhere(predictions: Predictions) -> None:
+    before = evaluate(predictions.write(), resamples=20)
+    extra = replace(predictions.rows[0], label="unlabeled", patient="new", anomaly_score=9.0)
+    predictions.rows.append(extra)
+    predictions.baselines = np.vstack([predictions.baselines, predictions.baselines[:1]])
+    after = evaluate(predictions.write(), resamples=20)
+    for level in ("image", "pixel", "patient", "baselines", "threshold"):
+        assert after[level] == before[level]
+    assert after["counts"]["unlabeled"] == 1
+
+
+def test_masks_are_found_where_the_data_moved_to(predictions: Predictions, tmp_path: Path) -> None:
+    folder = predictions.write()
+    first = evaluate(folder, resamples=10)
+    predictions.data.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"masks.*png"):
+        evaluate(folder, resamples=10)
+    assert evaluate(folder, data=tmp_path / "moved", resamples=10) == first
+
+
+def test_resamples_that_were_dropped_are_counted(predictions: Predictions) -> None:
+    predictions.change(lambda row: {"label": "normal", "mask": ""} if row.patient != "p1" else {})
+    metrics = evaluate(predictions.write(), resamples=200)
+    dropped = metrics["bootstrap"]["dropped"]
+    assert math.isclose(dropped["image.auroc"] / 200, (5 / 6) ** 6, abs_tol=0.1)
+    assert dropped["patient.auroc"] == dropped["pixel.aupro"] == dropped["image.auroc"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda p: (p.out / "predict.json").unlink(), "no predict.json"),
+        (lambda p: (p.out / "predict.json").write_text("{"), "predict.json"),
+        (lambda p: (p.out / "predict.json").write_text("[]"), "entries data, thresholds"),
+        (lambda p: (p.out / "scores.csv").write_text("a,b\n1,2\n"), "columns path,patient"),
+        (lambda p: (p.out / "scores.csv").unlink(), "scores.csv"),
+        (lambda p: (p.out / "baselines.csv").write_text("mean\n1\n"), "12 rows expected"),
+        (lambda p: (p.out / "maps/3.npy").write_bytes(b"no"), "3.npy"),
+        (lambda p: (p.out / "maps/3.npy").unlink(), "3.npy"),
+        (lambda p: np.save(p.out / "maps/3.npy", np.zeros((3, 3))), "mask of shape"),
+        (lambda p: np.save(p.out / "maps/3.npy", np.zeros((3, 3), np.int64)), "floating point"),
+        (lambda p: (p.data / "masks/3.png").write_bytes(b"no"), "3.png"),
+    ],
+)
+def test_a_damaged_folder_is_named_and_leaves_no_metrics(
+    predictions: Predictions, damage: Callable[[Predictions], object], words: str
+) -> None:
+    folder = predictions.write()
+    damage(predictions)
+    with pytest.raises(InputError, match=words):
+        evaluate(folder, resamples=5)
+    assert not (folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("anomaly_score", "nan"), ("label", "ill"), ("slice", "-1"), ("threshold", "inf")],
+)
+def test_a_wrong_cell_is_named_by_line_and_column(
+    predictions: Predictions, column: str, cell: str
+) -> None:
+    folder = predictions.write()
+    lines = (folder / "scores.csv").read_text(encoding="utf-8").splitlines()
+    cells = lines[2].split(",")
+    cells[score_columns().index(column)] = cell
+    lines[2] = ",".join(cells)
+    (folder / "scores.csv").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError, match=f"line 3: {column}"):
+        evaluate(folder, resamples=5)
+
+
+def test_resamples_must_be_positive(predictions: Predictions) -> None:
+    with pytest.raises(InputError, match="resamples"):
+        evaluate(predictions.write(), resamples=0)
