@@ -1,0 +1,91 @@
+"""Fast unsupervised anomaly detection in medical images: five methods, fused C++/CUDA ops.
+
+Importing this package is cheap: every name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pkgutil import extend_path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+# A source tree on sys.path (pytest started in a checkout, say) comes before the installed package
+# and has no compiled `_C`. Searching every medad_fast folder on sys.path finds the installed one.
+__path__ = extend_path(__path__, __name__)
+
+if TYPE_CHECKING:
+    from medad_fast import errors, methods, ops
+    from medad_fast.checkpoint import load
+    from medad_fast.evaluate import evaluate
+    from medad_fast.fit import fit
+    from medad_fast.ops._native import build_info
+    from medad_fast.predict import predict
+
+    __version__: str
+
+__all__ = [
+    "__version__",
+    "build_info",
+    "errors",
+    "evaluate",
+    "fit",
+    "load",
+    "methods",
+    "ops",
+    "predict",
+]
+
+_HOME = {
+    "build_info": "medad_fast.ops._native",
+    "evaluate": "medad_fast.evaluate",
+    "fit": "medad_fast.fit",
+    "load": "medad_fast.checkpoint",
+    "predict": "medad_fast.predict",
+}
+"""Where each public function lives."""
+
+_MODULES = ("errors", "methods", "ops")
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        value: object = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"{__name__}.{name}")
+    elif name == "__version__":
+        value = _version()
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("medad-fast")
+    except PackageNotFoundError:
+        return "0+uninstalled"
+
+
+class _Package(ModuleType):
+    """Keeps ``medad_fast.fit`` the function although a module has the same name.
+
+    When anyone imports the module ``medad_fast.fit``, the import system binds it here under its
+    own name, over the function; so a verb's module is replaced by the verb.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
