@@ -6,6 +6,7 @@
 
 #include "core/cpu_level.h"
 #include "core/tensor_view.h"
+#include "ops/patch_discrepancy.h"
 
 namespace py = pybind11;
 
@@ -85,4 +86,8 @@ PYBIND11_MODULE(_C, module) {
     }
     throw py::value_error("level: baseline, avx2 or avx512 expected, got " + wanted);
   });
+
+  const py::call_guard<py::gil_scoped_release> unlocked;
+  module.def("patch_discrepancy", &medad::patch_discrepancy, unlocked);
+  module.def("patch_discrepancy_backward", &medad::patch_discrepancy_backward, unlocked);
 }

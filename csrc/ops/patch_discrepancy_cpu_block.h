@@ -1,0 +1,314 @@
+// A block of positions of one image of one layer: its distances, and their gradient.
+//
+// Channels are streamed once, a few at a time, and the sums of all the block's positions stay in
+// L1. Where a row of positions is not contiguous in memory (channels_last, any other view) or not
+// of the type we compute in (half), a tile of channels is first brought into that form in L1. Sums
+// run over the channels in their order whatever the layout, so layouts agree to the last bit.
+//
+// Included by patch_discrepancy_cpu.cpp only, once per instruction set.
+#pragma once
+
+namespace medad {
+namespace MEDAD_ISA {
+namespace {
+
+constexpr int kMaxBlock = 512;     // positions: three sums of doubles make 12 KB of L1
+constexpr int kPackedBlock = 128;  // with two tiles of kTile channels: 16 KB of floats
+constexpr int kTile = 16;  // channels: one cache line of a channels_last position in float32
+constexpr int kStep = 4;   // channels added at once, while the sums are in registers
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Where the vectors of a block are, and how far apart their elements.
+struct Block {
+  const DiscrepancyLayer* layer;
+  int64_t image, first, count;  // positions first .. first + count of the image
+};
+
+template <class T>
+inline bool is_planar(const DiscrepancySide& side, const DiscrepancyLayer& layer) {
+  return is_same<T, real_of<T>> && (layer.width == 1 || side.column_stride == 1) &&
+         (layer.height == 1 || side.row_stride == layer.width);
+}
+
+template <class T>
+inline T* image_of(const DiscrepancySide& side, int64_t image) {
+  return static_cast<T*>(side.data) + image * side.batch_stride;
+}
+
+// Calls visit(i, offset, length) for each run of positions of the block that lie in one image row.
+template <class Visit>
+inline void each_row_run(const Block& block, const DiscrepancySide& side, Visit visit) {
+  const int64_t width = block.layer->width;
+  for (int64_t i = 0; i < block.count;) {
+    const int64_t y = (block.first + i) / width, x = (block.first + i) % width;
+    const int64_t length = smaller(block.count - i, width - x);
+    visit(i, y * side.row_stride + x * side.column_stride, length);
+    i += length;
+  }
+}
+
+// Tile (channels, stride) of real numbers from any layout.
+template <class T>
+inline void pack(const Block& block, const DiscrepancySide& side, int64_t channel, int64_t channels,
+                 real_of<T>* tile, int64_t stride) {
+  const T* from = image_of<const T>(side, block.image) + channel * side.channel_stride;
+  each_row_run(block, side, [&](int64_t i, int64_t offset, int64_t length) {
+    if (side.column_stride == 1) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const T* row = from + c * side.channel_stride + offset;
+        for (int64_t x = 0; x < length; ++x) tile[c * stride + i + x] = to_real(row[x]);
+      }
+      return;
+    }
+    for (int64_t x = 0; x < length; ++x) {
+      const T* vector = from + offset + x * side.column_stride;
+      for (int64_t c = 0; c < channels; ++c) {
+        tile[c * stride + i + x] = to_real(vector[c * side.channel_stride]);
+      }
+    }
+  });
+}
+
+template <class T>
+inline void unpack(const Block& block, const DiscrepancySide& side, int64_t channel,
+                   int64_t channels, const real_of<T>* tile) {
+  T* to = image_of<T>(side, block.image) + channel * side.channel_stride;
+  each_row_run(block, side, [&](int64_t i, int64_t offset, int64_t length) {
+    if (side.column_stride == 1) {
+      for (int64_t c = 0; c < channels; ++c) {
+        T* row = to + c * side.channel_stride + offset;
+        for (int64_t x = 0; x < length; ++x) row[x] = from_real<T>(tile[c * block.count + i + x]);
+      }
+      return;
+    }
+    for (int64_t x = 0; x < length; ++x) {
+      T* vector = to + offset + x * side.column_stride;
+      for (int64_t c = 0; c < channels; ++c) {
+        vector[c * side.channel_stride] = from_real<T>(tile[c * block.count + i + x]);
+      }
+    }
+  });
+}
+
+// Calls visit(a, a_stride, b, b_stride, channel, channels) on rows of positions, one per channel.
+template <class T, class Visit>
+inline void each_tile(const Block& block, Visit visit) {
+  using R = real_of<T>;
+  const DiscrepancyLayer& layer = *block.layer;
+  if (is_planar<T>(layer.features, layer) && is_planar<T>(layer.reconstructed, layer)) {
+    visit(reinterpret_cast<const R*>(image_of<const T>(layer.features, block.image)) + block.first,
+          layer.features.channel_stride,
+          reinterpret_cast<const R*>(image_of<const T>(layer.reconstructed, block.image)) +
+              block.first,
+          layer.reconstructed.channel_stride, int64_t(0), layer.channels);
+    return;
+  }
+  alignas(64) R a[kTile * kPackedBlock];
+  alignas(64) R b[kTile * kPackedBlock];
+  for (int64_t channel = 0; channel < layer.channels; channel += kTile) {
+    const int64_t channels = smaller(kTile, layer.channels - channel);
+    pack<T>(block, layer.features, channel, channels, a, block.count);
+    pack<T>(block, layer.reconstructed, channel, channels, b, block.count);
+    visit(a, block.count, b, block.count, channel, channels);
+  }
+}
+
+// Positions a block may have: what each_tile, and the caches, can hold.
+template <class T>
+inline int64_t block_of(const DiscrepancyLayer& layer, int64_t largest) {
+  const bool planar =
+      is_planar<T>(layer.features, layer) && is_planar<T>(layer.reconstructed, layer);
+  return planar ? largest : smaller(largest, kPackedBlock);
+}
+
+struct Sums {
+  alignas(64) double a[kMaxBlock];           // |a|^2
+  alignas(64) double b[kMaxBlock];           // |b|^2
+  alignas(64) double difference[kMaxBlock];  // |a - b|^2
+};
+
+inline void clear(Sums& sums, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) sums.a[i] = sums.b[i] = sums.difference[i] = 0;
+}
+
+template <int Channels>
+inline void add_channels(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                         int64_t count, Sums& sums) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) {
+    double sum_a = sums.a[i], sum_b = sums.b[i], difference = sums.difference[i];
+    for (int c = 0; c < Channels; ++c) {
+      const double x = a[c * a_stride + i], y = b[c * b_stride + i], gap = x - y;
+      sum_a = multiply_add(x, x, sum_a);
+      sum_b = multiply_add(y, y, sum_b);
+      difference = multiply_add(gap, gap, difference);
+    }
+    sums.a[i] = sum_a;
+    sums.b[i] = sum_b;
+    sums.difference[i] = difference;
+  }
+}
+
+// Rows of the next channels, which lie a whole plane further and so out of the prefetcher's sight.
+inline void prefetch_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                          int64_t count) {
+  for (int c = 0; c < kStep; ++c) {
+    for (int64_t i = 0; i < count; i += 16) {
+      __builtin_prefetch(a + c * a_stride + i);
+      __builtin_prefetch(b + c * b_stride + i);
+    }
+  }
+}
+
+inline void add_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                     int64_t channels, int64_t count, Sums& sums) {
+  int64_t c = 0;
+  for (; c + kStep <= channels; c += kStep) {
+    if (a_stride > count && c + 2 * kStep <= channels) {
+      prefetch_rows(a + (c + kStep) * a_stride, a_stride, b + (c + kStep) * b_stride, b_stride,
+                    count);
+    }
+    add_channels<kStep>(a + c * a_stride, a_stride, b + c * b_stride, b_stride, count, sums);
+  }
+  for (; c < channels; ++c) {
+    add_channels<1>(a + c * a_stride, a_stride, b + c * b_stride, b_stride, count, sums);
+  }
+}
+
+// What the gradient needs of each position. The scale, a power of two, is 1 unless the elements are
+// doubles; norms and their inverses are those of the scaled vectors.
+struct Pairs {
+  alignas(64) double distance[kMaxBlock];
+  alignas(64) double norm_a[kMaxBlock], norm_b[kMaxBlock];
+  alignas(64) double inverse_a[kMaxBlock], inverse_b[kMaxBlock];
+  alignas(64) double scale_a[kMaxBlock], scale_b[kMaxBlock];
+};
+
+// An element of a unit vector: to double's last digit for doubles, by the inverse for narrower
+// types.
+inline double unit(float x, double, double, double inverse) { return double(x) * inverse; }
+inline double unit(double x, double scale, double norm, double) { return x * scale / norm; }
+
+// Float32 and the half types: one pass, sums in double.
+template <class T>
+inline void measure(const Block& block, Pairs& pairs, float) {
+  Sums sums;
+  clear(sums, block.count);
+  each_tile<T>(block, [&](const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                          int64_t, int64_t channels) {
+    add_rows(a, a_stride, b, b_stride, channels, block.count, sums);
+  });
+#pragma GCC ivdep
+  for (int64_t i = 0; i < block.count; ++i) {
+    pairs.distance[i] = distance_of(sums.a[i], sums.b[i], sums.difference[i]);
+    pairs.inverse_a[i] = 1 / norm_of(sums.a[i], sums.b[i]);
+    pairs.inverse_b[i] = 1 / norm_of(sums.b[i], sums.a[i]);
+    pairs.scale_a[i] = pairs.scale_b[i] = 1;
+  }
+}
+
+// Float64: passes for the largest element, the norms, and the distance of the unit vectors.
+template <class T>
+inline void measure(const Block& block, Pairs& pairs, double) {
+  Sums sums;
+  const int64_t count = block.count;
+  clear(sums, count);
+  const auto each_element = [&](auto visit) {
+    each_tile<T>(block, [&](const double* a, int64_t a_stride, const double* b, int64_t b_stride,
+                            int64_t, int64_t channels) {
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t i = 0; i < count; ++i) visit(i, a[c * a_stride + i], b[c * b_stride + i]);
+      }
+    });
+  };
+  each_element([&](int64_t i, double x, double y) {
+    x = x < 0 ? -x : x;
+    y = y < 0 ? -y : y;
+    sums.a[i] = x > sums.a[i] ? x : sums.a[i];
+    sums.b[i] = y > sums.b[i] ? y : sums.b[i];
+  });
+  for (int64_t i = 0; i < count; ++i) {
+    pairs.scale_a[i] = power_of_two_below(sums.a[i]);
+    pairs.scale_b[i] = power_of_two_below(sums.b[i]);
+  }
+  clear(sums, count);
+  each_element([&](int64_t i, double x, double y) {
+    x *= pairs.scale_a[i];
+    y *= pairs.scale_b[i];
+    sums.a[i] = multiply_add(x, x, sums.a[i]);
+    sums.b[i] = multiply_add(y, y, sums.b[i]);
+  });
+  for (int64_t i = 0; i < count; ++i) {
+    pairs.norm_a[i] = norm_of(sums.a[i], sums.b[i]);
+    pairs.norm_b[i] = norm_of(sums.b[i], sums.a[i]);
+    pairs.inverse_a[i] = 1 / pairs.norm_a[i];
+    pairs.inverse_b[i] = 1 / pairs.norm_b[i];
+  }
+  each_element([&](int64_t i, double x, double y) {
+    const double gap = unit(x, pairs.scale_a[i], pairs.norm_a[i], 0) -
+                       unit(y, pairs.scale_b[i], pairs.norm_b[i], 0);
+    sums.difference[i] = multiply_add(gap, gap, sums.difference[i]);
+  });
+  for (int64_t i = 0; i < count; ++i) {
+    pairs.distance[i] = settle(sums.a[i], sums.b[i], sums.difference[i] / 2);
+  }
+}
+
+template <class T>
+inline void block_distance(const Block& block, map_of<T>* out) {
+  Pairs pairs;
+  measure<T>(block, pairs, real_of<T>());
+  for (int64_t i = 0; i < block.count; ++i) out[i] = map_of<T>(pairs.distance[i]);
+}
+
+// Gradient of the block's distances times `upstream`, to the sides that have a place for it.
+template <class T>
+inline void block_gradient(const Block& block, const map_of<T>* upstream) {
+  using R = real_of<T>;
+  const DiscrepancyLayer& layer = *block.layer;
+  Pairs pairs;
+  measure<T>(block, pairs, R());
+  alignas(64) R tile[kTile * kMaxBlock];
+  const auto write = [&](const DiscrepancySide& to, int64_t channel, int64_t channels, auto value) {
+    if (to.data == nullptr) return;
+    const bool direct = is_planar<T>(to, layer);
+    R* rows = tile;
+    int64_t stride = block.count;
+    if (direct) {
+      stride = to.channel_stride;
+      rows = reinterpret_cast<R*>(image_of<T>(to, block.image)) + channel * stride + block.first;
+    }
+    for (int64_t c = 0; c < channels; ++c) {
+#pragma GCC ivdep
+      for (int64_t i = 0; i < block.count; ++i) rows[c * stride + i] = R(value(c, i));
+    }
+    if (!direct) unpack<T>(block, to, channel, channels, tile);
+  };
+  each_tile<T>(block, [&](const R* a, int64_t a_stride, const R* b, int64_t b_stride,
+                          int64_t channel, int64_t channels) {
+    for (int64_t c0 = 0; c0 < channels; c0 += kTile) {
+      const int64_t part = smaller(kTile, channels - c0);
+      const R* x = a + c0 * a_stride;
+      const R* y = b + c0 * b_stride;
+      const auto unit_a = [&](int64_t c, int64_t i) {
+        return unit(x[c * a_stride + i], pairs.scale_a[i], pairs.norm_a[i], pairs.inverse_a[i]);
+      };
+      const auto unit_b = [&](int64_t c, int64_t i) {
+        return unit(y[c * b_stride + i], pairs.scale_b[i], pairs.norm_b[i], pairs.inverse_b[i]);
+      };
+      write(layer.grad_features, channel + c0, part, [&](int64_t c, int64_t i) {
+        return double(upstream[i]) * slope_a(unit_a(c, i), unit_b(c, i), pairs.distance[i]) *
+               pairs.inverse_a[i] * pairs.scale_a[i];
+      });
+      write(layer.grad_reconstructed, channel + c0, part, [&](int64_t c, int64_t i) {
+        return double(upstream[i]) * slope_b(unit_a(c, i), unit_b(c, i), pairs.distance[i]) *
+               pairs.inverse_b[i] * pairs.scale_b[i];
+      });
+    }
+  });
+}
+
+}  // namespace
+}  // namespace MEDAD_ISA
+}  // namespace medad

@@ -1,0 +1,356 @@
+"""How far reconstructed features are from an image's own, at each pixel: PatchCL-AE's score.
+
+Source: Lu et al., "PatchCL-AE", Computerized Medical Imaging and Graphics 114 (2024), section 3.2,
+equations 5 to 7: one minus the cosine of the projected features of each layer, resized and summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medad_fast import _C
+from medad_fast.errors import InputError
+from medad_fast.ops import _native
+
+__all__ = ["patch_discrepancy", "patch_discrepancy_reference"]
+
+Head = tuple[Tensor, Tensor, Tensor, Tensor]
+Reduction = Literal["sum", "mean", "none"]
+
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def patch_discrepancy(
+    features: Sequence[Tensor],
+    reconstructed: Sequence[Tensor],
+    *,
+    size: int | tuple[int, int],
+    heads: Sequence[Head] | None = None,
+    reduction: Reduction = "sum",
+) -> Tensor | list[Tensor]:
+    """Sum over layers of ``resize(1 - cosine_similarity(features, reconstructed, dim=1))``.
+
+    The distance is computed as half the squared distance of the unit vectors, which keeps its
+    relative accuracy for nearly equal vectors. Equal vectors give exactly 0, two zero vectors 0, a
+    zero vector and another one 1. Infinite and NaN elements give NaN.
+
+    Args:
+        features: one ``(B, C, H, W)`` tensor per layer, float32, float64, float16 or bfloat16, all
+            of one dtype and device; C, H and W may differ from layer to layer. Any strides.
+        reconstructed: the same shapes.
+        size: side, or ``(H, W)``, of the result; resized bilinearly between half-pixel centres.
+        heads: per layer ``(w1, b1, w2, b2)`` as in ``nn.Linear``: ``(D1, C)``, ``(D1)``,
+            ``(D2, D1)``, ``(D2)``. Each vector ``v`` is replaced by ``w2 @ relu(w1 @ v + b1) + b2``
+            before it is compared, block by block: the projected maps are never stored.
+        reduction: over layers: ``"sum"``, ``"mean"``, or ``"none"`` for a list of maps.
+
+    Returns:
+        ``(B, 1, H, W)``, each layer's share in [0, 2]; a list of them for ``"none"``. float64 for
+        float64 inputs, else float32, since the order of scores would be lost in a half type; sums
+        of half inputs, and hidden layers, are formed in float32 or wider too.
+
+    Raises:
+        InputError: shapes, dtypes or devices that do not fit each other, or an empty sequence.
+        TypeError: an argument of another type.
+
+    Gradients flow to both inputs where there are no heads, and are 0 where either vector is zero;
+    with heads, asking for a gradient raises RuntimeError, as a second derivative always does.
+    Under autocast nothing is cast down: where dtypes differ, all tensors are cast to the widest.
+    The result does not depend on the number of threads, the layout or the rest of the batch.
+    """
+    features, reconstructed = _checked_layers(features, reconstructed)
+    height, width = _checked_size(size)
+    flat_heads = _checked_heads(heads, features)
+    if reduction not in ("sum", "mean", "none"):
+        raise InputError(f"reduction: 'sum', 'mean' or 'none' expected, got {reduction!r}")
+    tensors = _one_dtype([*features, *reconstructed, *flat_heads])
+    count = len(features)
+    if not _native.use_native("patch_discrepancy", features[0]):
+        return patch_discrepancy_reference(
+            tensors[:count],
+            tensors[count : 2 * count],
+            size=(height, width),
+            heads=_grouped(tensors[2 * count :]) if heads is not None else None,
+            reduction=reduction,
+        )
+    result: Tensor = torch.ops.medad_fast.patch_discrepancy(
+        tensors[:count],
+        tensors[count : 2 * count],
+        tensors[2 * count :],
+        height,
+        width,
+        reduction,
+    )
+    return list(result.unbind()) if reduction == "none" else result
+
+
+def patch_discrepancy_reference(
+    features: Sequence[Tensor],
+    reconstructed: Sequence[Tensor],
+    *,
+    size: int | tuple[int, int],
+    heads: Sequence[Head] | None = None,
+    reduction: Reduction = "sum",
+) -> Tensor | list[Tensor]:
+    """The same in plain torch: what the kernels are tested against."""
+    maps = []
+    with torch.autocast(features[0].device.type, enabled=False):
+        for layer, (a, b) in enumerate(zip(features, reconstructed, strict=True)):
+            if a.dtype != torch.float64:
+                a, b = a.float(), b.float()
+            if heads is not None:
+                a, b = _projected(a, heads[layer]), _projected(b, heads[layer])
+            distance = _distance_reference(a, b)
+            maps.append(F.interpolate(distance, size, mode="bilinear", align_corners=False))
+        if reduction == "none":
+            return maps
+        total = torch.stack(maps).sum(0)
+        return total / len(maps) if reduction == "mean" else total
+
+
+def _distance_reference(a: Tensor, b: Tensor) -> Tensor:
+    """``(B, 1, H, W)``: half the squared distance of unit vectors over the channels."""
+    unit_a, largest_a = _unit(a)
+    unit_b, largest_b = _unit(b)
+    distance = (unit_a - unit_b).square().sum(1, keepdim=True) / 2
+    one_is_zero = ((largest_a == 0) ^ (largest_b == 0)) & (largest_a + largest_b).isfinite()
+    return torch.where(one_is_zero, torch.ones_like(distance), distance).clamp(max=2)
+
+
+def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors over the channels (0 for 0), and each vector's largest magnitude."""
+    if x.shape[1] == 0:
+        return x, x.new_zeros(x.shape[0], 1, *x.shape[2:])
+    largest = x.detach().abs().amax(1, keepdim=True)
+    is_zero = largest == 0
+    # By the largest element first: squares of 1e38 and of 1e-45 do not fit in float32.
+    scaled = x / largest.masked_fill(is_zero, 1)
+    square = scaled.square().sum(1, keepdim=True).masked_fill(is_zero, 1)
+    return (scaled / square.sqrt()).masked_fill(is_zero, 0), largest
+
+
+def _projected(x: Tensor, head: Head) -> Tensor:
+    w1, b1, w2, b2 = (part.to(x.dtype) for part in head)
+    hidden = F.relu(F.linear(x.movedim(1, -1), w1, b1))
+    return F.linear(hidden, w2, b2).movedim(-1, 1)
+
+
+def _checked_layers(features: Any, reconstructed: Any) -> tuple[list[Tensor], list[Tensor]]:
+    lists = []
+    for name, value in (("features", features), ("reconstructed", reconstructed)):
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"{name}: a list or tuple of tensors expected, got {_kind(value)}")
+        for layer, item in enumerate(value):
+            _check_tensor(item, f"{name}[{layer}]")
+        lists.append(list(value))
+    features, reconstructed = lists
+    if not features:
+        raise InputError("features: at least one layer expected, got an empty sequence")
+    if len(reconstructed) != len(features):
+        raise InputError(
+            f"reconstructed: {len(features)} layers expected, as in features, "
+            f"got {len(reconstructed)}"
+        )
+    for layer, (a, b) in enumerate(zip(features, reconstructed, strict=True)):
+        if a.dim() != 4:
+            raise InputError(f"features[{layer}]: (B, C, H, W) expected, got {tuple(a.shape)}")
+        if a.shape[0] != features[0].shape[0]:
+            raise InputError(
+                f"features[{layer}]: a batch of {features[0].shape[0]} expected, as in "
+                f"features[0], got {a.shape[0]}"
+            )
+        if a.shape[2] == 0 or a.shape[3] == 0:
+            raise InputError(
+                f"features[{layer}]: H and W of at least 1 expected, got {tuple(a.shape)}"
+            )
+        if a.shape != b.shape:
+            raise InputError(
+                f"reconstructed[{layer}]: {tuple(a.shape)} expected, as features[{layer}], "
+                f"got {tuple(b.shape)}"
+            )
+    _check_alike([*features, *reconstructed], features[0], "features and reconstructed")
+    return features, reconstructed
+
+
+def _check_tensor(value: Any, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: a tensor expected, got {_kind(value)}")
+    if value.layout != torch.strided or value.is_quantized:
+        raise InputError(f"{name}: a dense tensor expected, got {value.layout}, {value.dtype}")
+    if value.dtype not in _DTYPES:
+        raise InputError(
+            f"{name}: float32, float64, float16 or bfloat16 expected, got {value.dtype}"
+        )
+
+
+def _check_alike(tensors: Sequence[Tensor], like: Tensor, name: str) -> None:
+    for tensor in tensors:
+        if tensor.device != like.device:
+            raise InputError(f"{name}: one device expected, got {like.device} and {tensor.device}")
+        if tensor.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
+            raise InputError(f"{name}: one dtype expected, got {like.dtype} and {tensor.dtype}")
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    whole = all(
+        isinstance(side, (int, torch.SymInt)) and not isinstance(side, bool) for side in sides
+    )
+    if not whole:
+        raise TypeError(f"size: an int or (H, W) expected, got {size!r}")
+    if len(sides) != 2 or min(sides) < 1 or max(sides) >= 2**31:
+        raise InputError(f"size: a side, or (H, W), from 1 to 2**31 - 1 expected, got {size!r}")
+    return sides
+
+
+def _checked_heads(heads: Any, features: Sequence[Tensor]) -> list[Tensor]:
+    if heads is None:
+        return []
+    if not isinstance(heads, (list, tuple)):
+        raise TypeError(f"heads: a list of (w1, b1, w2, b2) expected, got {_kind(heads)}")
+    if len(heads) != len(features):
+        raise InputError(
+            f"heads: one for each of {len(features)} layers expected, got {len(heads)}"
+        )
+    flat: list[Tensor] = []
+    for layer, (head, map_) in enumerate(zip(heads, features, strict=True)):
+        name = f"heads[{layer}]"
+        if not isinstance(head, (list, tuple)):
+            raise TypeError(f"{name}: (w1, b1, w2, b2) expected, got {_kind(head)}")
+        if len(head) != 4:
+            raise InputError(f"{name}: (w1, b1, w2, b2) expected, got {len(head)} items")
+        for part, tensor in zip(("w1", "b1", "w2", "b2"), head, strict=True):
+            _check_tensor(tensor, f"{name}.{part}")
+        d1, d2 = (weight.shape[0] if weight.dim() else 0 for weight in (head[0], head[2]))
+        wanted = ((d1, map_.shape[1]), (d1,), (d2, d1), (d2,))
+        for part, tensor, shape in zip(("w1", "b1", "w2", "b2"), head, wanted, strict=True):
+            if tuple(tensor.shape) != shape:
+                raise InputError(f"{name}.{part}: {shape} expected, got {tuple(tensor.shape)}")
+        flat += head
+    _check_alike(flat, features[0], "heads and features")
+    return flat
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _one_dtype(tensors: list[Tensor]) -> list[Tensor]:
+    widest = tensors[0].dtype
+    for tensor in tensors:
+        widest = torch.promote_types(widest, tensor.dtype)
+    return [tensor.to(widest) for tensor in tensors]
+
+
+def _grouped(flat: Sequence[Tensor]) -> list[Head]:
+    return [(flat[i], flat[i + 1], flat[i + 2], flat[i + 3]) for i in range(0, len(flat), 4)]
+
+
+def _shapes(
+    features: list[Tensor],
+    reconstructed: list[Tensor],
+    heads: list[Tensor],
+    height: int,
+    width: int,
+    reduction: str,
+) -> Tensor:
+    first = features[0]
+    shape = [first.shape[0], 1, height, width]
+    if reduction == "none":
+        shape = [len(features), *shape]
+    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+    return first.new_empty(shape, dtype=dtype)
+
+
+def _forward(
+    features: list[Tensor],
+    reconstructed: list[Tensor],
+    heads: list[Tensor],
+    height: int,
+    width: int,
+    reduction: str,
+) -> Tensor:
+    out = _shapes(features, reconstructed, heads, height, width, reduction)
+    dense = [part.contiguous() for part in heads]
+    _native.call(_C.patch_discrepancy, out.device, features, reconstructed, dense, reduction, out)
+    return out
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, reconstructed, heads, _, _, reduction = inputs
+    ctx.save_for_backward(*features, *reconstructed)
+    ctx.has_heads = bool(heads)
+    ctx.reduction = reduction
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    if ctx.has_heads:
+        raise RuntimeError(
+            "patch_discrepancy has no gradient with heads: call it under torch.no_grad(), or apply "
+            "the heads before and leave them out"
+        )
+    tensors = list(ctx.saved_tensors)
+    count = len(tensors) // 2
+    wanted = [any(ctx.needs_input_grad[side]) for side in (0, 1)]
+    grads = torch.ops.medad_fast.patch_discrepancy_backward(
+        grad, tensors[:count], tensors[count:], ctx.reduction, *wanted
+    )
+    sides = [grads[:count] if wanted[0] else [None] * count]
+    sides.append(grads[-count:] if wanted[1] else [None] * count)
+    return (*sides, [], None, None, None)
+
+
+def _backward_shapes(
+    grad: Tensor,
+    features: list[Tensor],
+    reconstructed: list[Tensor],
+    reduction: str,
+    to_features: bool,
+    to_reconstructed: bool,
+) -> list[Tensor]:
+    wanted = (features if to_features else []) + (reconstructed if to_reconstructed else [])
+    return [torch.empty_like(tensor) for tensor in wanted]
+
+
+def _run_backward(
+    grad: Tensor,
+    features: list[Tensor],
+    reconstructed: list[Tensor],
+    reduction: str,
+    to_features: bool,
+    to_reconstructed: bool,
+) -> list[Tensor]:
+    out = _backward_shapes(grad, features, reconstructed, reduction, to_features, to_reconstructed)
+    _native.call(
+        _C.patch_discrepancy_backward,
+        grad.device,
+        grad.contiguous(),
+        features,
+        reconstructed,
+        reduction,
+        out[: len(features)] if to_features else [],
+        out[-len(features) :] if to_reconstructed else [],
+    )
+    return out
+
+
+_native.register(
+    "patch_discrepancy(Tensor[] features, Tensor[] reconstructed, Tensor[] heads, "
+    "SymInt height, SymInt width, str reduction) -> Tensor",
+    forward=_forward,
+    shapes=_shapes,
+    backward=_backward,
+    save=_save,
+)
+_native.register(
+    "patch_discrepancy_backward(Tensor grad, Tensor[] features, Tensor[] reconstructed, "
+    "str reduction, bool to_features, bool to_reconstructed) -> Tensor[]",
+    forward=_run_backward,
+    shapes=_backward_shapes,
+    backward=None,
+)
