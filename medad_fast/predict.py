@@ -19,9 +19,8 @@ from torch import Tensor
 from medad_fast.baselines import NAMES
 from medad_fast.errors import DeviceError, InputError
 from medad_fast.folder_lock import folder_lock
+from medad_fast.io import Case, Image, Split, Study, load_study, read, read_mask, write_map
 from medad_fast.io.atomic import atomic_write, write_text
-from medad_fast.io.image import Image
-from medad_fast.io.study import Case, Split, Study
 from medad_fast.scores import ScoreRow, TableWriter, score_cells, score_columns, write_table
 
 if TYPE_CHECKING:
@@ -77,8 +76,6 @@ def predict(
         BusyError: another process writes to ``out``.
         DeviceError: no such device, too little memory, or the disk is full.
     """
-    from medad_fast.io import load_study
-
     fitted = _run(run, device)
     study = load_study(data)
     cases = study.select(split)
@@ -152,10 +149,8 @@ class _Scorer:
 
     def score(self, case: Case, scores: TableWriter, baselines: TableWriter) -> None:
         """Score one file, write its rows and maps; on an error the tables have nothing of it."""
-        from medad_fast.io import read
-
         image = read(case.files)
-        mask = _mask_of(case, image)
+        mask = None if case.mask is None else read_mask(case.mask, image)
         slices = self.run.pipeline(image)
         if not len(slices.images):
             self.skipped_slices += slices.skipped
@@ -217,16 +212,8 @@ class _Scorer:
         return hashlib.blake2b(patient.encode(), key=self.salt, digest_size=8).hexdigest()
 
     def _write_map(self, case: Case, image: Image, maps: NDArray[np.float32]) -> str:
-        if image.geometry is None:
-            name = f"maps/{case.name}.npy"
-            with atomic_write(self._place(name)) as temporary:
-                np.save(temporary, maps[0] if len(maps) == 1 else maps)
-            return name
-        from medad_fast.io.nifti import write_nifti
-
-        name = f"maps/{case.name.removesuffix('.nii.gz')}.nii.gz"
-        write_nifti(self._place(name), image.geometry.to_source(maps), image.geometry.affine)
-        return name
+        written = write_map(self._place(f"maps/{case.name}"), maps, image)
+        return written.relative_to(self.folder).as_posix()
 
     def _draw(
         self, case: Case, image: Image, maps: NDArray[np.float32], index: Sequence[int]
@@ -249,21 +236,6 @@ class _Scorer:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise InputError(f"{name}: a path below the data set expected")
         return self.folder / name
-
-
-def _mask_of(case: Case, image: Image) -> NDArray[np.bool_] | None:
-    if case.mask is None:
-        return None
-    from medad_fast.io import read
-
-    pixels = read(case.mask).pixels
-    mask: NDArray[np.bool_] = np.any(pixels, axis=3) if pixels.ndim == 4 else pixels != 0
-    shape = image.pixels.shape[:3]
-    if mask.shape != shape:
-        raise InputError(
-            f"{case.mask}: a mask on the grid of {case.name}, {shape}, expected, got {mask.shape}"
-        )
-    return mask
 
 
 def _file_size(case: Case, image: Image) -> Tensor:

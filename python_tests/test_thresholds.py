@@ -53,6 +53,11 @@ def test_nineteen_images_are_the_least_for_five_percent() -> None:
     assert few["expected_fpr"] == pytest.approx(1 / 19)
 
 
+def test_target_is_the_decimal_that_was_written() -> None:
+    assert 0.29 * 100 < 29  # in floating point
+    assert choose(np.arange(99.0), target_fpr=0.29)["score"]["expected_fpr"] == 0.29
+
+
 def test_order_of_scores_changes_nothing_and_json_keeps_every_bit() -> None:
     scores = torch.randn(30, generator=torch.Generator().manual_seed(0))
     chosen = choose(scores, maps=scores.reshape(3, 1, 2, 5))
@@ -69,6 +74,7 @@ def test_map_scale_is_made_of_map_values() -> None:
         "high": 998.0,
         "pixels": 1000,
     }
+    assert choose([1.0], maps=np.arange(10.0))["map"]["threshold"] == 9.0
     assert "map" not in choose([1.0])
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medad_fast.errors import InputError
 from medad_fast.evaluate.pixels import PixelCollector, SortedPixels
+from medad_fast.io import Image, Provenance, read, read_mask
 from medad_fast.scores import ScoreRow
 
 __all__ = ["SliceData", "number_in_order", "read_slices"]
@@ -75,38 +76,29 @@ def _volumes(
     folder: Path, root: Path, rows: Sequence[ScoreRow]
 ) -> Iterator[tuple[ScoreRow, NDArray[Any], NDArray[Any] | None]]:
     for (map_name, mask_name), group in groupby(rows, key=lambda row: (row.map, row.mask)):
-        maps = read_map(folder / map_name)
-        mask = _read_mask(root / mask_name) if mask_name else None
-        if mask is not None and mask.shape != maps.shape:
-            raise InputError(
-                f"{root / mask_name}: a mask of shape {maps.shape} expected, as its anomaly map, "
-                f"got {mask.shape}"
-            )
+        image = read_map(folder / map_name)
+        maps = image.pixels
+        mask = read_mask(root / mask_name, image) if mask_name else None
         for row in group:
             if row.slice >= len(maps):
                 raise InputError(f"{folder / map_name}: no slice {row.slice} of {len(maps)}")
             yield row, maps[row.slice], None if mask is None else mask[row.slice]
 
 
-def read_map(path: Path) -> NDArray[Any]:
-    """An anomaly map as slices ``(S, H, W)``."""
+def read_map(path: Path) -> Image:
+    """An anomaly map as an image, slices as those of the image that it was made from."""
     if path.suffix != ".npy":
-        return _pixels(path)
+        return read(path)
     try:
         found: NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as an anomaly map: {error}") from error
     if found.ndim not in (2, 3) or not np.issubdtype(found.dtype, np.floating):
         raise InputError(f"{path}: floating point (H, W) expected, got {found.dtype} {found.shape}")
-    return found[None] if found.ndim == 2 else found
-
-
-def _read_mask(path: Path) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = _pixels(path) != 0
-    return np.any(inside, axis=3) if inside.ndim == 4 else inside
-
-
-def _pixels(path: Path) -> NDArray[Any]:
-    from medad_fast.io import read
-
-    return read(path).pixels
+    return Image(
+        pixels=found[None] if found.ndim == 2 else found,
+        modality="OT",
+        spacing_mm=None,
+        geometry=None,
+        provenance=Provenance(path, "map", 8 * found.dtype.itemsize),
+    )

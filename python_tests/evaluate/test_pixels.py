@@ -80,6 +80,14 @@ def test_a_perfect_map_has_aupro_one_and_its_opposite_zero() -> None:
     assert aupro(sort_slices([-perfect], [mask]).ranking()).value == 0.0
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_rounding_never_lifts_aupro_above_one(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((40, 40)) < 0.25
+    value = aupro(sort_slices([mask.astype(np.float32)], [mask]).ranking()).value
+    assert value is not None
+    assert 1 - 1e-15 <= value <= 1
+
+
 def test_a_flat_map_is_one_step() -> None:
     mask = np.eye(8, dtype=bool)
     # One step from (0, 0) to (1, 1): the overlap at 0.3 is 0.3, its mean up to there 0.15.

@@ -207,8 +207,8 @@ def test_without_masks_pixels_are_undefined_but_images_are_not(predictions: Pred
 def test_unlabeled_slices_count_nowhere(predictions: Predictions) -> None:
     before = evaluate(predictions.write(), resamples=20)
     extra = replace(predictions.rows[0], label="unlabeled", patient="new", anomaly_score=9.0)
-    predictions.rows.append(extra)
-    predictions.baselines = np.vstack([predictions.baselines, predictions.baselines[:1]])
+    predictions.rows.insert(0, extra)
+    predictions.baselines = np.vstack([predictions.baselines[:1], predictions.baselines])
     after = evaluate(predictions.write(), resamples=20)
     for level in ("image", "pixel", "patient", "baselines", "threshold"):
         assert after[level] == before[level]
@@ -243,7 +243,7 @@ def test_resamples_that_were_dropped_are_counted(predictions: Predictions) -> No
         (lambda p: (p.out / "baselines.csv").write_text("mean\n1\n"), "12 rows expected"),
         (lambda p: (p.out / "maps/3.npy").write_bytes(b"no"), "3.npy"),
         (lambda p: (p.out / "maps/3.npy").unlink(), "3.npy"),
-        (lambda p: np.save(p.out / "maps/3.npy", np.zeros((3, 3))), "mask of shape"),
+        (lambda p: np.save(p.out / "maps/3.npy", np.zeros((3, 3))), "3 x 3|1 x 3"),
         (lambda p: np.save(p.out / "maps/3.npy", np.zeros((3, 3), np.int64)), "floating point"),
         (lambda p: (p.data / "masks/3.png").write_bytes(b"no"), "3.png"),
     ],
