@@ -1,1 +1,23 @@
 """Files to images, and folders to data sets."""
+
+from medad_fast.io.image import Geometry, Image, Provenance, image_of_array
+from medad_fast.io.load import load_study
+from medad_fast.io.reading import read, read_mask, write_map
+from medad_fast.io.study import Case, Label, Split, Study, hold_out_validation, require_trainable
+
+__all__ = [
+    "Case",
+    "Geometry",
+    "Image",
+    "Label",
+    "Provenance",
+    "Split",
+    "Study",
+    "hold_out_validation",
+    "image_of_array",
+    "load_study",
+    "read",
+    "read_mask",
+    "require_trainable",
+    "write_map",
+]

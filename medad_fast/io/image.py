@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Geometry", "Image", "Provenance"]
+from medad_fast.errors import InputError
+
+__all__ = ["Geometry", "Image", "Provenance", "image_of_array"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Provenance:
     source: Path
     """The file, or the first file of a series."""
     reader: str
-    """``"dicom"``, ``"nifti"`` or ``"picture"``."""
+    """``"dicom"``, ``"nifti"``, ``"picture"`` or ``"array"``."""
     bits_stored: int
     """Bits per sample in the file."""
     rescaled: bool = False
@@ -81,3 +83,28 @@ class Image:
     def is_volume(self) -> bool:
         """Whether the slices belong to one volume with a known geometry."""
         return self.geometry is not None
+
+
+def image_of_array(pixels: NDArray[Any], *, modality: str = "OT") -> Image:
+    """An image of pixels that are in memory already.
+
+    Args:
+        pixels: ``(H, W)`` or ``(S, H, W)`` in stored units, of any real dtype. Slices are taken as
+            shown: rows anterior to posterior, columns the patient's right to left.
+        modality: DICOM's code, which decides how grey levels are scaled.
+
+    Raises:
+        InputError: another number of axes, no pixels, or a dtype that is not real.
+    """
+    if pixels.ndim not in (2, 3) or pixels.size == 0 or pixels.dtype.kind not in "buif":
+        raise InputError(
+            "an array of pixels must be real with shape (H, W) or (S, H, W), got "
+            f"{pixels.dtype} {pixels.shape}"
+        )
+    return Image(
+        pixels=pixels if pixels.ndim == 3 else pixels[None],
+        modality=modality,
+        spacing_mm=None,
+        geometry=None,
+        provenance=Provenance(Path("array"), "array", 8 * pixels.dtype.itemsize),
+    )

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from medad_fast.errors import InputError
 from medad_fast.io.image import Geometry
 
-__all__ = ["Axis", "affine_as_stored", "geometry_of", "geometry_of_codes", "slice_spacing_mm"]
+__all__ = [
+    "Axis",
+    "affine_as_stored",
+    "geometry_of",
+    "geometry_of_codes",
+    "nearest_axis",
+    "slice_spacing_mm",
+]
 
 Axis = Literal["axial", "coronal", "sagittal"]
 
@@ -106,3 +113,9 @@ def affine_as_stored(
         if flip:
             affine[world, 3] += step * (count - 1)
     return affine
+
+
+def nearest_axis(normal: NDArray[np.float64]) -> Axis:
+    """The plane whose normal comes nearest to this direction."""
+    planes: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
+    return planes[int(np.argmax(abs(normal)))]

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Case", "Label", "Split", "Study"]
+import numpy as np
+
+from medad_fast.errors import InputError
+
+__all__ = [
+    "MIN_NORMAL",
+    "Case",
+    "Label",
+    "Split",
+    "Study",
+    "hold_out_validation",
+    "require_trainable",
+]
 
 Label = Literal["normal", "abnormal", "unlabeled"]
 Split = Literal["train", "validation", "test"]
+
+MIN_NORMAL = 8
+"""Fewer normal training files or series than this are refused."""
 
 
 @dataclass(frozen=True)
@@ -44,3 +59,58 @@ class Study:
             for case in self.cases
             if case.split == split and (not labels or case.label in labels)
         )
+
+
+def require_trainable(study: Study) -> None:
+    """Refuse a data set that no method can learn from.
+
+    Raises:
+        InputError: there are fewer than ``MIN_NORMAL`` normal training cases.
+    """
+    count = len(study.select("train", "normal"))
+    if count == 0:
+        labels = sorted({f"{case.split}/{case.label}" for case in study.cases})
+        raise InputError(
+            f"{study.root}: has no normal training images (train/normal), only {', '.join(labels)}"
+        )
+    if count < MIN_NORMAL:
+        raise InputError(
+            f"{study.root}: has {count} normal training images or volumes, "
+            f"at least {MIN_NORMAL} are needed"
+        )
+
+
+def hold_out_validation(study: Study, *, fraction: float = 0.2, seed: int) -> Study:
+    """Move a share of the normal training patients to validation, if there is none yet.
+
+    Which patients are moved depends on ``seed`` and on the set of patients, not on their order.
+    Unlabeled images of a moved patient leave training with it.
+
+    Args:
+        study: a data set that :func:`require_trainable` accepts.
+        fraction: share of the patients to move; at least one moves and at least one stays.
+        seed: of the choice.
+
+    Raises:
+        InputError: the normal training images are all of one patient.
+    """
+    if study.select("validation", "normal"):
+        return study
+    patients = sorted({case.patient for case in study.select("train", "normal")})
+    if len(patients) < 2:
+        raise InputError(
+            f"{study.root}: a validation set needs normal training images of two patients or more, "
+            f"got {len(patients)}; tell patients apart in a manifest.csv"
+        )
+    count = min(max(1, round(fraction * len(patients))), len(patients) - 1)
+    order = np.random.default_rng(seed).permutation(len(patients))
+    moved = {patients[i] for i in order[:count]}
+    return replace(
+        study,
+        cases=tuple(
+            replace(case, split="validation")
+            if case.split == "train" and case.patient in moved
+            else case
+            for case in study.cases
+        ),
+    )
