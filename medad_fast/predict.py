@@ -21,7 +21,14 @@ from medad_fast.errors import DeviceError, InputError
 from medad_fast.folder_lock import folder_lock
 from medad_fast.io import Case, Image, Split, Study, load_study, read, read_mask, write_map
 from medad_fast.io.atomic import atomic_write, write_text
-from medad_fast.scores import ScoreRow, TableWriter, score_cells, score_columns, write_table
+from medad_fast.scores import (
+    ScoreRow,
+    TableWriter,
+    in_plane,
+    score_cells,
+    score_columns,
+    write_table,
+)
 
 if TYPE_CHECKING:
     from medad_fast.checkpoint import Run
@@ -150,7 +157,9 @@ class _Scorer:
     def score(self, case: Case, scores: TableWriter, baselines: TableWriter) -> None:
         """Score one file, write its rows and maps; on an error the tables have nothing of it."""
         image = read(case.files)
-        mask = None if case.mask is None else read_mask(case.mask, image)
+        mask = None
+        if case.mask is not None:
+            mask = self._sliced(read_mask(case.mask, image), image)
         slices = self.run.pipeline(image)
         if not len(slices.images):
             self.skipped_slices += slices.skipped
@@ -208,6 +217,9 @@ class _Scorer:
             prediction="abnormal" if score > threshold else "normal",
         )
 
+    def _sliced(self, stack: NDArray[Any], image: Image) -> NDArray[Any]:
+        return in_plane(stack, image, self.run.pipeline.config.axis)
+
     def _hash(self, patient: str) -> str:
         return hashlib.blake2b(patient.encode(), key=self.salt, digest_size=8).hexdigest()
 
@@ -223,11 +235,12 @@ class _Scorer:
         from medad_fast.report.overlay import overlay
 
         scale = self.run.thresholds["map"]
+        shown, sliced = self._sliced(image.pixels, image), self._sliced(maps, image)
         for place in index:
             name = f"overlays/{case.name}.png"
-            if len(maps) > 1:
+            if len(sliced) > 1:
                 name = f"overlays/{case.name}/{place:04d}.png"
-            pixels = overlay(image.pixels[place], maps[place], low=scale["low"], high=scale["high"])
+            pixels = overlay(shown[place], sliced[place], low=scale["low"], high=scale["high"])
             with atomic_write(self._place(name)) as temporary:
                 Picture.fromarray(pixels).save(temporary)
 

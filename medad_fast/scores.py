@@ -9,12 +9,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from numpy.typing import NDArray
 
 from medad_fast.errors import DeviceError, InputError
+from medad_fast.io.image import Image
+from medad_fast.io.orientation import Axis, geometry_of
 from medad_fast.io.study import Label
 
-__all__ = ["ScoreRow", "TableWriter", "read_columns", "read_scores", "write_table"]
+__all__ = [
+    "ScoreRow",
+    "TableWriter",
+    "in_plane",
+    "read_columns",
+    "read_scores",
+    "score_cells",
+    "score_columns",
+    "write_table",
+]
 
 Verdict = Literal["normal", "abnormal"]
 
@@ -31,7 +44,7 @@ class ScoreRow:
     patient: str
     """Salted hash of the patient's identifier, or the identifier where that was asked for."""
     slice: int
-    """Place in the volume as shown (:class:`medad_fast.io.image.Image`), from 0; 0 in pictures."""
+    """Place among the volume's slices in the run's plane (:func:`in_plane`), from 0."""
     split: str
     label: Label
     """Of this slice: by its mask where there is one, else of the whole file."""
@@ -106,6 +119,16 @@ def score_columns() -> tuple[str, ...]:
 def score_cells(row: ScoreRow) -> tuple[object, ...]:
     """A row's values in the order of :func:`score_columns`."""
     return astuple(row)
+
+
+def in_plane(stack: NDArray[Any], image: Image, axis: Axis) -> NDArray[Any]:
+    """``(S, H, W)`` as the slices of ``image`` to the slices that the rows count; a view.
+
+    They differ only for volumes that a run slices in another plane than the axial one.
+    """
+    if image.geometry is None or len(image.pixels) == 1 or axis == "axial":
+        return stack
+    return geometry_of(image.geometry.affine, axis).to_slices(image.geometry.to_source(stack))
 
 
 def read_scores(path: Path) -> list[ScoreRow]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from medad_fast.errors import InputError
 from medad_fast.evaluate.pixels import PixelCollector, SortedPixels
 from medad_fast.io import Image, Provenance, read, read_mask
-from medad_fast.scores import ScoreRow
+from medad_fast.io.orientation import Axis
+from medad_fast.scores import ScoreRow, in_plane
 
 __all__ = ["SliceData", "number_in_order", "read_slices"]
 
@@ -40,13 +41,14 @@ class SliceData:
         return float(np.median(values)) if values else None
 
 
-def read_slices(folder: Path, root: Path, rows: Sequence[ScoreRow]) -> SliceData:
+def read_slices(folder: Path, root: Path, rows: Sequence[ScoreRow], axis: Axis) -> SliceData:
     """Read each map once, and the mask beside it.
 
     Args:
         folder: holds the maps.
         root: of the data set, holds the masks.
         rows: of ``scores.csv``; the rows of one volume follow each other.
+        axis: the plane in which the run slices volumes.
 
     Raises:
         InputError: a map or a mask is missing, damaged, or not on the grid of the other.
@@ -56,7 +58,7 @@ def read_slices(folder: Path, root: Path, rows: Sequence[ScoreRow]) -> SliceData
     single = not len(patients) or int(patients.max()) == 0
     clusters = iter(range(len(known)) if single else patients.tolist())
     collector, percentiles = PixelCollector(), dict[str, list[float]]()
-    for row, anomaly_map, mask in _volumes(folder, root, rows):
+    for row, anomaly_map, mask in _volumes(folder, root, rows, axis):
         percentile = float(np.percentile(anomaly_map, MAP_PERCENTILE))
         percentiles.setdefault(row.label, []).append(percentile)
         if row.mask or row.label == "normal":
@@ -73,12 +75,14 @@ def number_in_order(names: Iterable[Hashable]) -> NDArray[np.int64]:
 
 
 def _volumes(
-    folder: Path, root: Path, rows: Sequence[ScoreRow]
+    folder: Path, root: Path, rows: Sequence[ScoreRow], axis: Axis
 ) -> Iterator[tuple[ScoreRow, NDArray[Any], NDArray[Any] | None]]:
     for (map_name, mask_name), group in groupby(rows, key=lambda row: (row.map, row.mask)):
         image = read_map(folder / map_name)
-        maps = image.pixels
-        mask = read_mask(root / mask_name, image) if mask_name else None
+        maps = in_plane(image.pixels, image, axis)
+        mask = None
+        if mask_name:
+            mask = in_plane(read_mask(root / mask_name, image), image, axis)
         for row in group:
             if row.slice >= len(maps):
                 raise InputError(f"{folder / map_name}: no slice {row.slice} of {len(maps)}")

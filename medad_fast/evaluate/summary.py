@@ -46,7 +46,7 @@ def evaluate(
         raise InputError(f"{folder / 'scores.csv'}: at least one scored slice expected, got none")
     columns = read_columns(folder / "baselines.csv", len(rows))
     root = _root(Path(data) if data is not None else Path(about["data"]["root"]))
-    slices = read_slices(folder, root, rows)
+    slices = read_slices(folder, root, rows, about["preprocess"]["axis"])
     labelled = [number for number, row in enumerate(rows) if row.label != "unlabeled"]
     resampler = Resampler(resamples, seed)
     images = Items.of_rows([rows[number] for number in labelled])
@@ -82,8 +82,9 @@ def _prediction(folder: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(about, dict) or not {"data", "thresholds", "counts"} <= about.keys():
-        raise InputError(f"{path}: the entries data, thresholds and counts expected")
+    wanted = ("data", "preprocess", "thresholds", "counts")
+    if not isinstance(about, dict) or not all(isinstance(about.get(k), dict) for k in wanted):
+        raise InputError(f"{path}: the entries {', '.join(wanted)} expected")
     return about
 
 

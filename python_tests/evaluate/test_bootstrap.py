@@ -72,7 +72,7 @@ def test_bins_cost_little_where_lesions_are_rare() -> None:
     for patient in range(6):
         mask = np.zeros((128, 128), dtype=bool)
         mask[40:46, 40:50] = True
-        anomaly_map = generator.gamma(2.0, 1.0, (128, 128)) + 3 * mask
+        anomaly_map = generator.gamma(2.0, 1.0, (128, 128)) + 8 * mask
         collector.add(anomaly_map.astype(np.float32), mask, patient)
     pixels = collector.sort()
     assert pixels.lesion_pixels < 0.004 * pixels.pixels

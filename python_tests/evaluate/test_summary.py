@@ -80,6 +80,7 @@ class Predictions:
             table.write(self.baselines.tolist())
         about = {
             "data": {"root": str(self.data)},
+            "preprocess": {"axis": "axial"},
             "thresholds": self.thresholds,
             "counts": {"skipped_slices": 3, "failed_files": 1},
         }
@@ -237,7 +238,7 @@ def test_resamples_that_were_dropped_are_counted(predictions: Predictions) -> No
     [
         (lambda p: (p.out / "predict.json").unlink(), "no predict.json"),
         (lambda p: (p.out / "predict.json").write_text("{"), "predict.json"),
-        (lambda p: (p.out / "predict.json").write_text("[]"), "entries data, thresholds"),
+        (lambda p: (p.out / "predict.json").write_text("[]"), "entries data, preprocess"),
         (lambda p: (p.out / "scores.csv").write_text("a,b\n1,2\n"), "columns path,patient"),
         (lambda p: (p.out / "scores.csv").unlink(), "scores.csv"),
         (lambda p: (p.out / "baselines.csv").write_text("mean\n1\n"), "12 rows expected"),

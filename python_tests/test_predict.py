@@ -1,0 +1,400 @@
+"""Scoring files with a run: tables, maps on the sources' grid, and what bad files do."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from medad_fast import evaluate, predict
+from medad_fast.baselines import NAMES, Baselines
+from medad_fast.checkpoint import Run
+from medad_fast.errors import BusyError, InputError
+from medad_fast.folder_lock import folder_lock
+from medad_fast.io.nifti import read_nifti, write_nifti
+from medad_fast.io.orientation import Axis
+from medad_fast.methods.base import Method, Prediction, Stage
+from medad_fast.preprocess import Pipeline, PreprocessConfig
+from medad_fast.scores import ScoreRow, read_scores
+from medad_fast.thresholds import choose
+
+SIZE = 32
+SLICES = 4
+
+
+@dataclass(frozen=True)
+class BrightnessConfig:
+    image_size: int = SIZE
+    channels: int = 1
+
+
+class Brightness(Method):
+    """Takes bright pixels for anomalies: its maps can be told from the pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = BrightnessConfig()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def stages(self) -> Iterator[Stage]:
+        return iter(())
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
+        anomaly_map = (images.mean(1, keepdim=True) + 1) * self.weight
+        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
+
+
+class Nameless(Brightness):
+    """Its scores are no numbers."""
+
+    def predict(self, images: Tensor) -> Prediction:
+        return Prediction(*(part * torch.nan for part in super().predict(images)))
+
+
+def make_run(method: Method, axis: Axis = "axial") -> Run:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(20, 1, SIZE, SIZE, generator=generator) - 0.5
+    prediction = method.predict(images).anomaly_map.nan_to_num()
+    return Run(
+        path=Path("runs/brightness"),
+        name="brightness",
+        method=method,
+        pipeline=Pipeline(
+            # A fixed window: what is bright in one image is as bright in another.
+            PreprocessConfig(SIZE, modality="CT", axis=axis, ct_window_hu=(0.0, 500.0))
+        ),
+        thresholds=choose(torch.linspace(0.5, 1.0, 20), maps=prediction),
+        baselines=Baselines.fit(images, torch.arange(20.0)),
+        seed=0,
+    )
+
+
+@pytest.fixture
+def run() -> Run:
+    return make_run(Brightness())
+
+
+def anatomy(seed: int, spot: tuple[int, int, int] | None = None) -> np.ndarray:
+    """A grey box of noise ``(X, Y, Z)`` in air, with one bright voxel."""
+    volume = np.full((20, 24, SLICES), -1000, dtype=np.float32)
+    shape = (14, 18, SLICES)
+    volume[3:17, 3:21] = np.random.default_rng(seed).normal(100, 5, shape)
+    if spot is not None:
+        volume[spot] = 400
+    return volume
+
+
+AFFINE = np.array([[-2.0, 0, 0, 5], [0, 2, 0, -7], [0, 0, 5, 11], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Three test subjects: two normal, one with a lesion in slice 1 and its mask."""
+    root = tmp_path / "study"
+    for number in range(2):
+        write_nifti(root / f"train/normal/sub-t{number}.nii.gz", anatomy(number), AFFINE)
+        write_nifti(root / f"test/normal/sub-SECRET{number}.nii.gz", anatomy(10 + number), AFFINE)
+    spot = (6, 15, 1)
+    write_nifti(root / "test/abnormal/sub-SECRET9.nii.gz", anatomy(20, spot), AFFINE)
+    mask = np.zeros((20, 24, SLICES), dtype=np.uint8)
+    mask[spot] = 1
+    write_nifti(root / "test/masks/sub-SECRET9.nii.gz", mask, AFFINE)
+    return root
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for number in range(3):
+        pixels = anatomy(number)[:, :, 0].clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"picture {number}.png")
+    return root
+
+
+def rows_without_patient(path: Path) -> list[ScoreRow]:
+    return [replace(row, patient="") for row in read_scores(path / "scores.csv")]
+
+
+def errors_of(path: Path) -> list[dict[str, Any]]:
+    lines = (path / "errors.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_every_kept_slice_has_a_row_with_its_own_label(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    about = predict(run, study, tmp_path / "out")
+    rows = read_scores(tmp_path / "out/scores.csv")
+    assert len(rows) == 3 * SLICES == about["counts"]["images"]
+    header = (tmp_path / "out/scores.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == "path,patient,slice,split,label,mask,map,anomaly_score,threshold,prediction"
+    ill = [row for row in rows if row.label == "abnormal"]
+    assert [(row.path, row.slice) for row in ill] == [("test/abnormal/sub-SECRET9.nii.gz", 1)]
+    assert ill[0].mask == "test/masks/sub-SECRET9.nii.gz"
+    assert {row.mask for row in rows if "normal/" in row.path and "ab" not in row.path} == {""}
+    for row in rows:
+        assert row.split == "test"
+        assert row.threshold == run.thresholds["score"]["threshold"]
+        assert row.prediction == ("abnormal" if row.anomaly_score > row.threshold else "normal")
+
+
+def test_maps_lie_on_the_grid_of_their_volume(run: Run, study: Path, tmp_path: Path) -> None:
+    predict(run, study, tmp_path / "out")
+    name = "test/abnormal/sub-SECRET9.nii.gz"
+    anomaly_map, affine = read_nifti(tmp_path / "out/maps" / name)
+    volume, _ = read_nifti(study / name)
+    assert anomaly_map.shape == volume.shape
+    np.testing.assert_allclose(affine, AFFINE)
+    assert np.unravel_index(anomaly_map.argmax(), volume.shape) == (6, 15, 1)
+    row = next(row for row in read_scores(tmp_path / "out/scores.csv") if row.path == name)
+    assert row.map == f"maps/{name}"
+
+
+@pytest.mark.parametrize(("axis", "place"), [("coronal", 15), ("sagittal", 13)])
+def test_slices_of_another_plane_have_their_own_labels(
+    study: Path, tmp_path: Path, axis: Axis, place: int
+) -> None:
+    predict(make_run(Brightness(), axis), study, tmp_path / "out", overlays=True)
+    rows = read_scores(tmp_path / "out/scores.csv")
+    ill = [row for row in rows if row.label == "abnormal"]
+    assert [row.slice for row in ill] == [place]
+    assert max(rows, key=lambda row: row.anomaly_score) == ill[0]
+    metrics = evaluate(tmp_path / "out", resamples=5)
+    assert metrics["counts"]["lesion_pixels"] == 1
+    assert metrics["pixel"]["average_precision"]["value"] == 1.0
+
+
+def test_baselines_stand_beside_the_scores(run: Run, study: Path, tmp_path: Path) -> None:
+    predict(run, study, tmp_path / "out")
+    with (tmp_path / "out/baselines.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.reader(file))
+    assert tuple(table[0]) == NAMES
+    assert len(table) == 1 + 3 * SLICES
+    assert all(cells[-1] == "" and float(cells[0]) >= 0 for cells in table[1:])
+
+
+def test_pictures_have_npy_maps_and_file_sizes(run: Run, pictures: Path, tmp_path: Path) -> None:
+    predict(run, pictures, tmp_path / "out")
+    rows = read_scores(tmp_path / "out/scores.csv")
+    assert [row.path for row in rows] == [f"picture {number}.png" for number in range(3)]
+    assert {row.label for row in rows} == {"unlabeled"}
+    for row in rows:
+        anomaly_map = np.load(tmp_path / "out" / row.map)
+        assert anomaly_map.shape == (20, 24)
+        assert anomaly_map.dtype == np.float32
+    with (tmp_path / "out/baselines.csv").open(encoding="utf-8", newline="") as file:
+        assert all(row["file_size"] for row in csv.DictReader(file))
+
+
+def test_one_file_and_a_pattern_are_scored_without_labels(
+    run: Run, study: Path, pictures: Path, tmp_path: Path
+) -> None:
+    volume = study / "test/normal/sub-SECRET0.nii.gz"
+    assert predict(run, volume, tmp_path / "one")["counts"]["images"] == SLICES
+    found = predict(run, f"{pictures}/picture [12].png", tmp_path / "two")
+    assert found["counts"]["files"] == 2
+    assert {row.label for row in read_scores(tmp_path / "two/scores.csv")} == {"unlabeled"}
+
+
+def test_scores_are_those_of_the_run_alone(run: Run, study: Path, tmp_path: Path) -> None:
+    predict(run, study, tmp_path / "out")
+    name = "test/abnormal/sub-SECRET9.nii.gz"
+    alone = run.predict(study / name)
+    found = [r.anomaly_score for r in read_scores(tmp_path / "out/scores.csv") if r.path == name]
+    assert found == alone.anomaly_score.tolist()
+
+
+def test_a_bad_file_is_listed_and_changes_nothing_else(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    predict(run, study, tmp_path / "clean")
+    (study / "test/normal/sub-bad.nii.gz").write_bytes(b"not a volume")
+    about = predict(run, study, tmp_path / "out")
+    assert about["counts"]["failed_files"] == 1
+    assert [(line["file"], line["class"]) for line in errors_of(tmp_path / "out")] == [
+        ("test/normal/sub-bad.nii.gz", "InputError")
+    ]
+    assert rows_without_patient(tmp_path / "out") == rows_without_patient(tmp_path / "clean")
+    first, second = ((tmp_path / name / "baselines.csv").read_bytes() for name in ("out", "clean"))
+    assert first == second
+    assert errors_of(tmp_path / "clean") == []
+
+
+def test_strict_stops_at_the_first_bad_file(run: Run, study: Path, tmp_path: Path) -> None:
+    (study / "test/normal/sub-SECRET1.nii.gz").write_bytes(b"not a volume")
+    with pytest.raises(InputError, match="SECRET1"):
+        predict(run, study, tmp_path / "out", strict=True)
+    assert not (tmp_path / "out/scores.csv").exists()
+    assert not (tmp_path / "out/predict.json").exists()
+
+
+def test_a_mask_of_another_grid_is_a_bad_file(run: Run, study: Path, tmp_path: Path) -> None:
+    small = np.ones((20, 24, SLICES - 1), dtype=np.uint8)
+    write_nifti(study / "test/masks/sub-SECRET9.nii.gz", small, AFFINE)
+    predict(run, study, tmp_path / "out")
+    (error,) = errors_of(tmp_path / "out")
+    assert error["file"] == "test/abnormal/sub-SECRET9.nii.gz"
+    assert "mask" in error["reason"]
+
+
+def test_nothing_to_score_is_an_error(run: Run, study: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no validation images"):
+        predict(run, study, tmp_path / "out", split="validation")
+    for path in (study / "test").rglob("*.nii.gz"):
+        path.write_bytes(b"not a volume")
+    with pytest.raises(InputError, match="of 3 files 3 cannot be used"):
+        predict(run, study, tmp_path / "out")
+    assert len(errors_of(tmp_path / "out")) == 3
+    assert not list((tmp_path / "out").glob("scores*"))
+
+
+def test_scores_that_are_no_numbers_never_reach_the_table(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="3 cannot be used"):
+        predict(make_run(Nameless()), study, tmp_path / "out")
+    assert "not finite" in errors_of(tmp_path / "out")[0]["reason"]
+
+
+def patients_of(path: Path) -> list[str]:
+    return [row.patient for row in read_scores(path / "scores.csv")]
+
+
+def test_patients_are_hashed_with_a_salt_that_is_nowhere(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        predict(run, study, tmp_path / name)
+    first, second = patients_of(tmp_path / "first"), patients_of(tmp_path / "second")
+    assert len(set(first)) == 3
+    assert set(first).isdisjoint(second)
+    assert [first.index(one) for one in first] == [second.index(one) for one in second]
+    predict(run, study, tmp_path / "kept", keep_ids=True)
+    identifiers = set(patients_of(tmp_path / "kept"))
+    assert any("SECRET0" in one for one in identifiers)
+    hashed = (tmp_path / "first/scores.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert all(identifiers.isdisjoint(line.split(",")[1:]) for line in hashed)
+
+
+def test_identifiers_in_dicom_files_reach_no_output(run: Run, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.data import get_testdata_file
+
+    canaries = {
+        "PatientName": "CanaryName",
+        "PatientID": "CanaryIdentifier",
+        "PatientBirthDate": "19010203",
+        "InstitutionName": "CanaryHospital",
+        "ReferringPhysicianName": "CanaryDoctor",
+    }
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    for tag, value in canaries.items():
+        setattr(dataset, tag, value)
+    (tmp_path / "data").mkdir()
+    dataset.save_as(tmp_path / "data/image.dcm")
+    predict(run, tmp_path / "data", tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        content = b"" if path.is_dir() else path.read_bytes()
+        if path.suffix == ".gz":
+            import gzip
+
+            content += gzip.decompress(content)
+        for value in canaries.values():
+            assert value.encode() not in content, path
+
+
+def test_a_stopped_prediction_leaves_its_rows_and_no_result(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    def stop(done: int, files: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    predict(run, study, tmp_path / "out")
+    evaluate(tmp_path / "out", resamples=2)
+    with pytest.raises(KeyboardInterrupt):
+        predict(run, study, tmp_path / "out", progress=stop)
+    partial = tmp_path / "out/scores.partial.csv"
+    assert len(partial.read_text(encoding="utf-8").splitlines()) == 1 + 2 * SLICES
+    assert not (tmp_path / "out/metrics.json").exists()
+    with pytest.raises(InputError, match=r"no predict\.json"):
+        evaluate(tmp_path / "out", resamples=2)
+    predict(run, study, tmp_path / "out")
+    assert not partial.exists()
+
+
+def test_progress_counts_every_file(run: Run, study: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    predict(run, study, tmp_path / "out", progress=lambda done, files: seen.append((done, files)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_folder_has_one_writer(run: Run, study: Path, tmp_path: Path) -> None:
+    with folder_lock(tmp_path / "out"), pytest.raises(BusyError):
+        predict(run, study, tmp_path / "out")
+
+
+def test_overlays_are_drawn_only_when_asked(run: Run, study: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    predict(run, study, tmp_path / "plain")
+    assert not (tmp_path / "plain/overlays").exists()
+    predict(run, study, tmp_path / "drawn", overlays=True)
+    drawn = sorted((tmp_path / "drawn/overlays").rglob("*.png"))
+    assert len(drawn) == 3 * SLICES
+    with Image.open(drawn[0]) as picture:
+        assert picture.size == (20, 24)
+        assert not picture.info
+
+
+def test_predict_json_tells_where_the_numbers_come_from(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    about = predict(run, study, tmp_path / "out")
+    assert json.loads((tmp_path / "out/predict.json").read_text(encoding="utf-8")) == about
+    assert about["data"] == {"root": str(study.resolve()), "split": "test"}
+    assert about["run"]["method"] == "brightness"
+    assert "calibration" not in about["thresholds"]["score"]
+    assert about["counts"] == {
+        "files": 3,
+        "failed_files": 0,
+        "images": 3 * SLICES,
+        "skipped_slices": 0,
+    }
+
+
+def test_empty_slices_are_skipped_and_counted(run: Run, study: Path, tmp_path: Path) -> None:
+    volume = anatomy(1)
+    volume[:, :, 0] = -1000
+    write_nifti(study / "test/normal/sub-SECRET0.nii.gz", volume, AFFINE)
+    about = predict(run, study, tmp_path / "out")
+    assert about["counts"]["skipped_slices"] == 1
+    assert about["counts"]["images"] == 3 * SLICES - 1
+    rows = read_scores(tmp_path / "out/scores.csv")
+    assert [r.slice for r in rows if "SECRET0" in r.path] == list(range(1, SLICES))
+
+
+def test_predictions_can_be_evaluated(run: Run, study: Path, tmp_path: Path) -> None:
+    predict(run, study, tmp_path / "out")
+    metrics = evaluate(tmp_path / "out", resamples=20)
+    assert metrics["image"]["auroc"]["value"] == 1.0
+    assert metrics["pixel"]["aupro"]["value"] == pytest.approx(1.0)
+    assert metrics["counts"]["lesion_pixels"] == 1
+    assert metrics["counts"]["pixels"] == 3 * SLICES * 20 * 24
+    assert metrics["maps"]["normal"] < metrics["maps"]["abnormal"]
+
+
+def test_scores_are_written_with_all_their_digits(run: Run, study: Path, tmp_path: Path) -> None:
+    predict(run, study, tmp_path / "out")
+    scores = [row.anomaly_score for row in read_scores(tmp_path / "out/scores.csv")]
+    assert all(float(np.float32(score)) == score for score in scores)
