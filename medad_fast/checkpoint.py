@@ -1,8 +1,8 @@
 """The folder of a fitted run: written so that it is whole, read so that it is what was written.
 
-``manifest.json``, written last, holds the format version and the sha256 of every other file. Loading
-verifies the hashes, then the settings, then that each tensor of the model is there with its type
-and shape and is finite. Nothing is ever unpickled.
+``manifest.json``, written last, holds the format version and the sha256 of every other file.
+Loading verifies the hashes, then the settings, then that each tensor of the model is there with its
+type and shape and is finite. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,15 +24,13 @@ from torch import Tensor
 
 from medad_fast.baselines import Baselines
 from medad_fast.errors import CheckpointError, InputError, MedadError
+from medad_fast.io import Image, image_of_array, read
 from medad_fast.io.atomic import write_text
 from medad_fast.methods import create
 from medad_fast.methods.base import Method, Prediction
 from medad_fast.methods.config import to_fields
 from medad_fast.preprocess import Pipeline, PreprocessConfig
 from medad_fast.tensor_file import read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from medad_fast.io.image import Image
 
 __all__ = ["FORMAT_VERSION", "Run", "load", "save"]
 
@@ -79,7 +77,7 @@ class Run:
             Scores ``(B)`` and maps ``(B, 1, h, w)``, float32 on the CPU.
         """
         self.method.eval()
-        parts = [self.method.predict(batch.to(self.device)) for batch in images.split(BATCH)]
+        parts = [self.method.predict(batch.to(self.device)) for batch in torch.split(images, BATCH)]
         if not parts:
             return Prediction(torch.zeros(0), torch.zeros(0, 1, *images.shape[-2:]))
         return Prediction(
@@ -98,15 +96,13 @@ class Run:
 
         Returns:
             For prepared images scores ``(B)`` and maps ``(B, 1, h, w)``. Otherwise one score per
-            slice ``(S)``, NaN where the slice is nearly empty and was skipped, and maps
-            ``(S, 1, H, W)`` on the slices' own grid, 0 there.
+            slice of the run's axis, NaN for a volume's nearly empty slices, which are skipped, and
+            maps ``(S, 1, H, W)`` on the image's own grid, 0 there.
 
         Raises:
             InputError: the source cannot be read, or has a wrong shape, range or type.
         """
         if isinstance(source, (str, Path)):
-            from medad_fast.io import read
-
             return self._predict_image(read(Path(source)))
         if source.ndim == 4:
             return self.score(self._prepared(source))
@@ -115,7 +111,7 @@ class Run:
                 "source must have the axes (H, W), (S, H, W) or (B, C, h, w), "
                 f"got the shape {tuple(source.shape)}"
             )
-        return self._predict_image(_image_of(np.asarray(source)))
+        return self._predict_image(image_of_array(np.asarray(source)))
 
     def _prepared(self, source: NDArray[Any] | Tensor) -> Tensor:
         images = torch.as_tensor(source)
@@ -135,7 +131,7 @@ class Run:
         slices = self.pipeline(image)
         kept = self.score(slices.images)
         maps = self.pipeline.restore(kept.anomaly_map, image, slices.index)
-        scores = torch.full((len(maps),), torch.nan)
+        scores = torch.full((len(slices.index) + slices.skipped,), torch.nan)
         scores[slices.index] = kept.anomaly_score
         return Prediction(scores, torch.from_numpy(np.ascontiguousarray(maps))[:, None])
 
@@ -263,20 +259,6 @@ def _damage(file: Path) -> Iterator[None]:
         raise CheckpointError(f"{file} cannot be used: {error}") from error
     except (yaml.YAMLError, RuntimeError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
-
-
-def _image_of(pixels: NDArray[Any]) -> Image:
-    from medad_fast.io.image import Image, Provenance
-
-    if pixels.dtype == bool or not np.issubdtype(pixels.dtype, np.number):
-        raise InputError(f"source must hold numbers, got {pixels.dtype}")
-    return Image(
-        pixels=pixels[None] if pixels.ndim == 2 else pixels,
-        modality="OT",
-        spacing_mm=None,
-        geometry=None,
-        provenance=Provenance(Path("array"), "array", pixels.dtype.itemsize * 8),
-    )
 
 
 def _json(value: Mapping[str, Any]) -> str:

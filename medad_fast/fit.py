@@ -19,20 +19,26 @@ from medad_fast.baselines import Baselines
 from medad_fast.checkpoint import Run, load, save
 from medad_fast.errors import CheckpointError, InputError
 from medad_fast.folder_lock import folder_lock
-from medad_fast.io import hold_out_validation, load_study
+from medad_fast.io import hold_out_validation, load_study, require_trainable
 from medad_fast.io.atomic import write_text
 from medad_fast.io.study import Case, Study
 from medad_fast.methods import config_class, create
 from medad_fast.methods.base import Method
 from medad_fast.methods.config import from_fields, to_fields
-from medad_fast.preprocess import Pipeline, PreprocessConfig, SliceSet, load_slices
+from medad_fast.preprocess import (
+    Pipeline,
+    PreprocessConfig,
+    SliceSet,
+    load_slices,
+    resolve_modality,
+)
 from medad_fast.recipes import Recipe, load_recipe
 from medad_fast.thresholds import choose
 from medad_fast.training import Interrupted, Precision, Progress, pick_device, seed_for, train
 
 __all__ = ["Interrupted", "fit"]
 
-FEWEST_IMAGES = 8
+FEWEST_SLICES = {"train": 2, "validation": 1}  # what the statistics below need
 BATCH = 16
 
 
@@ -70,7 +76,8 @@ def fit(
     Args:
         method: a name of :func:`medad_fast.methods.list_methods`.
         data: what :func:`medad_fast.io.load_study` reads: a folder, a ``manifest.csv`` or a
-            ``data.json``.
+            ``data.json``. Images of a
+            folder without any such layout are taken as normal.
         out: the run's folder; made if missing.
         seed: of weights, data order, noise and held-out patients; 0 by default.
         max_steps: at most this many steps in each stage.
@@ -101,12 +108,15 @@ def fit(
     prepared = _preprocess_config(settings, {**recipe.preprocess, **(preprocess or {})})
     place = pick_device(device)
     folder = Path(out)
-    study = hold_out_validation(load_study(data), seed=seed)
+    study = load_study(data, loose_files_are="normal")
+    require_trainable(study)
+    study = hold_out_validation(study, seed=seed)
     with folder_lock(folder):
         if (folder / "manifest.json").is_file():
             return _finished(folder, resume, place)
-        pipeline = Pipeline(prepared)
         cases = study.select("train", "normal")
+        prepared = resolve_modality(prepared, cases)
+        pipeline = Pipeline(prepared)
         training = _normal_images(study, "train", pipeline)
         validation = _normal_images(study, "validation", pipeline)
         with torch.random.fork_rng(devices=[]):
@@ -183,11 +193,10 @@ def _finished(folder: Path, resume: bool, device: torch.device) -> Run:
 
 def _normal_images(study: Study, split: Any, pipeline: Pipeline) -> SliceSet:
     slices = load_slices(study.select(split, "normal"), pipeline)
-    fewest = FEWEST_IMAGES if split == "train" else 1
-    if len(slices.images) < fewest:
+    if len(slices.images) < FEWEST_SLICES[split]:
         raise InputError(
-            f"{study.root} has {len(slices.images)} normal {split} images, at least {fewest} are "
-            "needed"
+            f"{study.root} has {len(slices.images)} usable normal {split} slices, at least "
+            f"{FEWEST_SLICES[split]} are needed"
         )
     return slices
 
@@ -238,7 +247,7 @@ class _Batches:
     device: torch.device
 
     def __iter__(self) -> Iterator[Tensor]:
-        for batch in self.images.split(BATCH):
+        for batch in torch.split(self.images, BATCH):
             yield batch.to(self.device)
 
 

@@ -222,7 +222,7 @@ class PatchCLAE(Method):
             maps = patch_discrepancy(
                 [originals[layer - 1] for layer in c.layers],
                 [rebuilt[layer - 1] for layer in c.layers],
-                size=images.shape[-2:],
+                size=(images.shape[-2], images.shape[-1]),
                 heads=[head.weights() for head in self._heads()],
             )
         maps = smooth(maps.float(), c.map_smoothing)

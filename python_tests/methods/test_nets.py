@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -42,8 +44,7 @@ def test_decoder_has_the_papers_parameters():
 def test_discriminator_has_the_papers_parameters_and_sides():
     widths = [3, 64, 128, 256, 512, 512, 512]
     expected = convolution(3, 3, 64) + sum(
-        convolution(4, inputs, outputs)
-        for inputs, outputs in zip(widths[1:], widths[2:], strict=False)
+        convolution(4, inputs, outputs) for inputs, outputs in itertools.pairwise(widths[1:])
     )
     expected += 8192 * 256 + 256 + 256 + 1
     discriminator = Discriminator(224, 3)
@@ -91,6 +92,6 @@ def test_blur_pool_keeps_a_constant_and_removes_the_finest_stripes():
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize("downsample", ["average", "blur"])
 def test_switches_change_no_parameter(residual, downsample):
-    assert parameters(
-        Encoder(3, residual=residual, downsample=downsample)
-    ) == parameters(Encoder(3))
+    assert parameters(Encoder(3, residual=residual, downsample=downsample)) == parameters(
+        Encoder(3)
+    )
