@@ -22,3 +22,17 @@ def patch_discrepancy_backward(
     grad_reconstructed: Any,
     launch: Any,
 ) -> None: ...
+def patch_nce_loss(
+    query: list[Any],
+    key: list[Any],
+    weight: list[Any],
+    rows: list[Any],
+    log_sum_exp: list[Any],
+    query_gradient: list[Any],
+    key_gradient: list[Any],
+    temperature: float,
+    batch_negatives: bool,
+    exact_cut: bool,
+    mean: bool,
+    where: tuple[int, int, int],
+) -> None: ...
