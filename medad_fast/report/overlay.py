@@ -82,13 +82,15 @@ def grey_levels(
 
 
 def colourise(anomaly_map: NDArray[Any], *, low: float, high: float) -> NDArray[np.uint8]:
-    """Places in the colour map, ``(H, W)`` uint8: 0 at ``low`` and below, 255 at ``high`` and above.
+    """Places in the colour map, ``(H, W)`` uint8: 0 up to ``low``, 255 from ``high`` on.
 
     Raises:
         InputError: ``high`` is not larger than ``low``, or one of them is not finite.
     """
     if not (np.isfinite(low) and np.isfinite(high) and high > low):
-        raise InputError(f"low, high: two finite numbers with low < high expected, got {low}, {high}")
+        raise InputError(
+            f"low, high: two finite numbers with low < high expected, got {low}, {high}"
+        )
     unit = (np.asarray(anomaly_map, dtype=np.float64) - low) / (high - low)
     return np.round(255 * np.clip(unit, 0.0, 1.0)).astype(np.uint8)
 

@@ -1,0 +1,52 @@
+"""``medad evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from medad_fast.cli.console import say
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    results: Annotated[Path, Parameter(name="dir")],
+    /,
+    *,
+    data: Path | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    no_images: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Judge predictions: metrics with intervals beside trivial baselines, and a report.
+
+    Writes metrics.json and report.html. Intervals are 95 % bootstrap intervals that resample
+    patients.
+
+    Parameters
+    ----------
+    results:
+        Folder that `medad predict` wrote.
+    data:
+        Where the data set lies now, if it moved since.
+    resamples:
+        Bootstrap resamples for each interval.
+    seed:
+        Of the resamples.
+    no_images:
+        Leave patients' images out of the report.
+    """
+    from rich.console import Console
+
+    from medad_fast.evaluate import evaluate as judge
+    from medad_fast.report import metrics_table, write_report
+
+    metrics = judge(results, data=data, resamples=resamples, seed=seed)
+    report = write_report(results, data=data, images=not no_images)
+    Console().print(metrics_table(metrics))
+    say(f"Metrics: {results / 'metrics.json'}")
+    say(f"Report: {report}")
+    return 0

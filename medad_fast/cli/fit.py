@@ -1,0 +1,157 @@
+"""``medad fit``: its flags include the configuration fields of the method that is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import tokenize
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from cyclopts import Parameter
+
+from medad_fast.cli.console import say, training_bar, warn
+from medad_fast.errors import InputError
+
+__all__ = ["fit_command"]
+
+OWN_FLAGS: tuple[tuple[str, Any, Any, str], ...] = (
+    (
+        "method",
+        str,
+        inspect.Parameter.empty,
+        "What to fit; with --help, its fields too.",
+    ),
+    (
+        "data",
+        Path,
+        inspect.Parameter.empty,
+        "A folder (train/normal, validation/normal ...), a manifest.csv or a data.json.",
+    ),
+    ("out", Path, inspect.Parameter.empty, "Folder for the run."),
+    ("seed", int | None, None, "Of weights, data order and held-out patients; 0 if not given."),
+    ("max_steps", int | None, None, "At most this many steps in each stage: a short run."),
+    ("device", str, "auto", "auto, cpu, cuda or cuda:NUMBER."),
+    ("precision", Literal["float32", "bfloat16"], "float32", "bfloat16 trains under autocast."),
+    ("resume", bool, False, "Go on with the unfinished run in --out."),
+    ("config", str | None, None, "Recipe: a YAML file, or the name of a packaged one (demo)."),
+)
+
+
+def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
+    """The verb for this command line: it has a flag for each field of the method named there.
+
+    Raises:
+        InputError: the method that is named does not exist.
+    """
+    parameters = [
+        _flag(name, kind, default, text, "Parameters") for name, kind, default, text in OWN_FLAGS
+    ]
+    method = _named_method(tokens) if tokens[:1] == ["fit"] else None
+    if method is not None:
+        parameters += _fields(method)
+
+    def fit(**given: Any) -> int:
+        return _fit(**given)
+
+    fit.__doc__ = (
+        "Fit a method on the normal images of a data set.\n\n"
+        "Methods: patchcl-ae, and autoencoder as a baseline. Flags win over the recipe, the "
+        "recipe over the defaults. Slices that are nearly empty are skipped and counted; without "
+        "a validation split 20 % of the normal patients are held out for the thresholds."
+    )
+    # What cyclopts reads. It passes on only the flags that were given.
+    vars(fit)["__signature__"] = inspect.Signature(parameters)
+    return fit
+
+
+def _fit(*, method: str, data: Path, out: Path, **given: Any) -> int:
+    from medad_fast.fit import fit
+
+    with training_bar(method) as progress:
+        run = fit(method, data, out, progress=progress, **given)
+    counts = run.data
+    say(
+        f"Fitted {method} on {counts['train_images']} normal images "
+        f"of {_patients(run.splits, 'train')} patients (seed {run.seed})."
+    )
+    score = run.thresholds["score"]
+    say(
+        f"Threshold {score['threshold']:.4g} from {score['images']} normal validation images of "
+        f"{_patients(run.splits, 'validation')} patients "
+        f"(expected false-positive rate {score['expected_fpr']:.1%})."
+    )
+    if not score["target_reached"]:
+        warn(
+            f"{score['images']} validation images are too few for a false-positive rate of "
+            f"{score['target_fpr']:.0%}; the largest score is the threshold"
+        )
+    skipped = counts["train_skipped"] + counts["validation_skipped"]
+    if skipped:
+        say(f"Skipped {skipped} nearly empty slices.")
+    say(f"Run: {run.path}")
+    return 0
+
+
+def _patients(splits: dict[str, Any], split: str) -> int:
+    return len({case["patient"] for case in splits.get(split, []) if case["label"] == "normal"})
+
+
+def _named_method(tokens: Sequence[str]) -> str | None:
+    for place, token in enumerate(tokens):
+        flag, equals, value = token.partition("=")
+        if flag != "--method":
+            continue
+        name = value if equals else "".join(tokens[place + 1 : place + 2])
+        return _known(name) if name and not name.startswith("-") else None
+    return None
+
+
+def _known(name: str) -> str:
+    from medad_fast.methods import list_methods
+
+    if name not in list_methods():
+        raise InputError(f"--method must be one of {', '.join(list_methods())}, got {name!r}")
+    return name
+
+
+def _fields(method: str) -> list[inspect.Parameter]:
+    from medad_fast.methods import config_class
+
+    kind = config_class(method)
+    hints, comments = get_type_hints(kind), _comments(kind)
+    own = {name for name, *_ in OWN_FLAGS}
+    return [
+        _flag(
+            field.name,
+            hints[field.name],
+            field.default,
+            comments.get(field.name, ""),
+            f"Fields of {method}",
+        )
+        for field in dataclasses.fields(kind)
+        if field.name not in own
+    ]
+
+
+def _flag(name: str, kind: Any, default: Any, text: str, group: str) -> inspect.Parameter:
+    # Without negative_iterable each list would get an --empty-... flag of its own.
+    parameter = Parameter(help=text, group=group, negative_iterable=())
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, parameter]
+    )
+
+
+def _comments(kind: type[Any]) -> dict[str, str]:
+    """What stands behind each field of a configuration in its source."""
+    found: dict[str, str] = {}
+    field = ""
+    known = {field.name for field in dataclasses.fields(kind)}
+    for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(kind)).readline):
+        words = token.line.split(":", 1)
+        if token.type == tokenize.COMMENT and words[0].strip() in known:
+            field = words[0].strip()
+            found[field] = token.string.lstrip("# ")
+    return found

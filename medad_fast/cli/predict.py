@@ -1,0 +1,76 @@
+"""``medad predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from medad_fast.cli.console import count_bar, say, warn
+
+__all__ = ["SOME_FILES_FAILED", "predict"]
+
+SOME_FILES_FAILED = 3
+
+
+def predict(
+    *,
+    run: Path,
+    data: Path,
+    out: Path,
+    split: Literal["train", "validation", "test"] = "test",
+    overlays: Annotated[bool, Parameter(negative=())] = False,
+    keep_ids: Annotated[bool, Parameter(negative=())] = False,
+    strict: Annotated[bool, Parameter(negative=())] = False,
+    device: str = "auto",
+) -> int:
+    """Score images with a fitted run: a table of scores and an anomaly map for each image.
+
+    Writes scores.csv, maps/ (NIfTI for volumes, .npy for pictures, on the grid of the source) and
+    predict.json. A file that cannot be used is listed in errors.jsonl, the rest goes on, and the
+    exit code is 3.
+
+    Parameters
+    ----------
+    run:
+        Folder that `medad fit` wrote.
+    data:
+        A data set, one file, a pattern in quotes ("scans/*.dcm"), or a folder of files.
+    out:
+        Folder for the results.
+    split:
+        Which images of a data set; loose files are all scored.
+    overlays:
+        Also draw each map over its image. These pictures show the patients' images.
+    keep_ids:
+        Name patients as the data set does, not by a salted hash.
+    strict:
+        Stop at the first file that cannot be used.
+    device:
+        auto, cpu, cuda or cuda:NUMBER.
+    """
+    from medad_fast.predict import predict as score
+
+    with count_bar("scoring") as progress:
+        about = score(
+            run,
+            data,
+            out,
+            split=split,
+            overlays=overlays,
+            keep_ids=keep_ids,
+            strict=strict,
+            device=device,
+            progress=progress,
+        )
+    counts = about["counts"]
+    good = counts["files"] - counts["failed_files"]
+    say(f"Scored {counts['images']} images from {good} of {counts['files']} files.")
+    if counts["skipped_slices"]:
+        say(f"Skipped {counts['skipped_slices']} nearly empty slices.")
+    say(f"Scores: {out / 'scores.csv'}")
+    if counts["failed_files"]:
+        warn(f"{counts['failed_files']} files could not be used; see {out / 'errors.jsonl'}")
+        return SOME_FILES_FAILED
+    return 0

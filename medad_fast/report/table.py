@@ -1,0 +1,104 @@
+"""Metrics as tables for the terminal, trivial baselines beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["comparison_table", "figure_text", "metrics_table", "titled"]
+
+LEVELS = {"image": "Image", "patient": "Patient", "pixel": "Pixel"}
+TITLES = {"auroc": "AUROC", "average_precision": "AP", "aupro": "AUPRO"}
+BASELINES = {
+    "mean": "mean grey level",
+    "std": "grey level spread",
+    "gradient": "mean gradient",
+    "mean_abs_z": "distance from mean image",
+    "pca16": "PCA, 16 components",
+    "file_size": "file size",
+}
+
+
+def figure_text(figure: Mapping[str, Any]) -> str:
+    """``0.912 [0.85, 0.96]``, or ``-`` where it is undefined."""
+    if figure["value"] is None:
+        return "-"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def titled(name: str) -> str:
+    """A metric's or baseline's name as people write it."""
+    return TITLES.get(name) or BASELINES.get(name, name)
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """The metrics of one folder of results, then its trivial baselines.
+
+    Args:
+        metrics: what :func:`medad_fast.evaluate` returned.
+    """
+    from rich.table import Table
+
+    counts = metrics["counts"]
+    table = Table(
+        "",
+        "AUROC",
+        "AP",
+        "AUPRO",
+        title=f"{counts['images']} images of {counts['patients']} patients "
+        f"({counts['abnormal']} abnormal images), 95 % intervals by patient",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    reasons = set()
+    for level, title in LEVELS.items():
+        figures = metrics[level]
+        table.add_row(f"[bold]{title}", *(_cell(figures, name) for name in TITLES))
+        reasons |= {figure["reason"] for figure in figures.values() if figure.get("reason")}
+    table.add_row("[dim]Trivial baselines, per image")
+    for name, figures in metrics["baselines"].items():
+        if figures["auroc"]["value"] is not None:
+            cells = (_cell(figures, metric) for metric in TITLES)
+            table.add_row(f"  {titled(name)}", *cells, style="dim")
+    if reasons:
+        table.caption = "- undefined: " + "; ".join(sorted(reasons))
+        table.caption_justify = "left"
+    return table
+
+
+def comparison_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Several methods on one data set, then its trivial baselines.
+
+    Args:
+        metrics: for each method what :func:`medad_fast.evaluate` returned.
+    """
+    from rich.table import Table
+
+    table = Table("", "image AUROC", "image AP", "pixel AP", "AUPRO", box=None, pad_edge=False)
+    for method, found in metrics.items():
+        table.add_row(
+            f"[bold]{method}",
+            *(figure_text(found["image"][name]) for name in ("auroc", "average_precision")),
+            *(figure_text(found["pixel"][name]) for name in ("average_precision", "aupro")),
+        )
+    table.add_row("[dim]Trivial baselines, per image")
+    for name, figures in next(iter(metrics.values()))["baselines"].items():
+        if figures["auroc"]["value"] is not None:
+            table.add_row(
+                f"  {titled(name)}",
+                figure_text(figures["auroc"]),
+                figure_text(figures["average_precision"]),
+                style="dim",
+            )
+    return table
+
+
+def _cell(figures: Mapping[str, Any], name: str) -> str:
+    return figure_text(figures[name]) if name in figures else ""
