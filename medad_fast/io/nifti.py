@@ -54,8 +54,7 @@ def read_nifti_image(path: Path) -> Image:
         LimitError: larger than the stated limits.
     """
     volume, layout = _read(path)
-    with naming(path, "a NIfTI volume"):
-        geometry = geometry_of(layout.affine)
+    geometry = geometry_of(layout.affine)
     return Image(
         pixels=geometry.to_slices(volume),
         modality="OT",
@@ -173,8 +172,10 @@ def _affine(path: Path, header: Any) -> NDArray[np.float64]:
     units = int(header["xyzt_units"]) & 7
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= _MM_PER_UNIT.get(units, 1.0)
-    with np.errstate(invalid="ignore"):
+    try:
         geometry_of(affine)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return affine
 
 
