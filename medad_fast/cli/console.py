@@ -10,15 +10,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
     from medad_fast.training import Step
 
-__all__ = ["count_bar", "plain_warnings", "say", "training_bar", "warn"]
+__all__ = ["count_bar", "plain_warnings", "say", "show", "training_bar", "warn"]
 
 
 def say(text: str) -> None:
     """A line of result on stdout, never wrapped: paths stay whole."""
     print(text, flush=True)
+
+
+def show(table: Table) -> None:
+    """A table on stdout, at least 100 columns wide: figures are never broken in two."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
 
 
 def warn(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from medad_fast.cli.console import count_bar, say, training_bar
+from medad_fast.cli.console import count_bar, say, show, training_bar
 from medad_fast.errors import InputError
 
 __all__ = ["demo"]
@@ -34,8 +34,6 @@ def demo(
     resume:
         Go on with an unfinished demo in --out.
     """
-    from rich.console import Console
-
     from medad_fast.recipes import load_recipe
     from medad_fast.report import comparison_table, write_demo_report
 
@@ -50,7 +48,7 @@ def demo(
         metrics[method] = _judge(out, method, seed)
     results = {method: out / "results" / method for method in methods}
     report = write_demo_report(out / "report.html", results)
-    Console().print(comparison_table(metrics))
+    show(comparison_table(metrics))
     say(f"Simulated subjects and lesions. {time.monotonic() - begin:.0f} s in all.")
     say(f"Report: {report}")
     return 0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from medad_fast.cli.console import say
+from medad_fast.cli.console import say, show
 
 __all__ = ["evaluate"]
 
@@ -39,14 +39,12 @@ def evaluate(
     no_images:
         Leave patients' images out of the report.
     """
-    from rich.console import Console
-
     from medad_fast.evaluate import evaluate as judge
     from medad_fast.report import metrics_table, write_report
 
     metrics = judge(results, data=data, resamples=resamples, seed=seed)
     report = write_report(results, data=data, images=not no_images)
-    Console().print(metrics_table(metrics))
+    show(metrics_table(metrics))
     say(f"Metrics: {results / 'metrics.json'}")
     say(f"Report: {report}")
     return 0

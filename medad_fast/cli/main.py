@@ -21,6 +21,8 @@ BUG = 1
 DISK = 4
 INTERRUPTED = 130
 
+VERBS = ("fit", "predict", "evaluate", "demo", "doctor", "benchmark")
+
 ABOUT = """Unsupervised anomaly detection in medical images.
 
 Fit a method on images of healthy subjects, score new images, and judge the scores. Research
@@ -98,12 +100,9 @@ def _app(tokens: list[str]) -> App:
         help_format="markdown",
         version=_version,
     )
-    app.command(fit_command(tokens), name="fit", sort_key=1)
-    app.command(predict, sort_key=2)
-    app.command(evaluate, sort_key=3)
-    app.command(demo, sort_key=4)
-    app.command(doctor, sort_key=5)
-    app.command(benchmark, sort_key=6)
+    commands = (fit_command(tokens), predict, evaluate, demo, doctor, benchmark)
+    for place, (verb, command) in enumerate(zip(VERBS, commands, strict=True)):
+        app.command(command, name=verb, sort_key=place, help_epilogue="")
     return app
 
 
@@ -114,7 +113,7 @@ def _version() -> str:
 
 
 def _verb(tokens: list[str]) -> str:
-    return f"{tokens[0]} " if tokens and not tokens[0].startswith("-") else ""
+    return f"{tokens[0]} " if tokens and tokens[0] in VERBS else ""
 
 
 def _sentence(error: Exception) -> str:

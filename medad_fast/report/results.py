@@ -112,7 +112,7 @@ def read_slices(results: Results, rows: Sequence[ScoreRow]) -> dict[tuple[str, i
 
 
 def _read_volume(results: Results, path: str, rows: list[ScoreRow]) -> Iterator[ShownSlice]:
-    from medad_fast.io import load_study, read
+    from medad_fast.io import load_study, read, read_mask
 
     file = results.root / path
     if not file.is_file():
@@ -123,9 +123,7 @@ def _read_volume(results: Results, path: str, rows: list[ScoreRow]) -> Iterator[
         # The name of a series is its first file: ask the data set for the others.
         cases = [case for case in load_study(results.root).cases if case.name == path]
         image = read(cases[0].files) if cases else image
-    masks = read(results.root / rows[0].mask).pixels if rows[0].mask else None
-    if masks is not None:
-        masks = masks.any(axis=3) if masks.ndim == 4 else masks != 0
+    masks = read_mask(results.root / rows[0].mask, image) if rows[0].mask else None
     if maps.shape != image.pixels.shape[:3]:
         raise InputError(
             f"{results.folder / rows[0].map}: a map on the grid of {path}, "

@@ -28,7 +28,7 @@ def figure_text(figure: Mapping[str, Any]) -> str:
         return "-"
     if figure["low"] is None:
         return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure['value']:.3f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def titled(name: str) -> str:
