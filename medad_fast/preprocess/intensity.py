@@ -63,9 +63,9 @@ def finite_pixels(image: Image, config: PreprocessConfig) -> NDArray[np.float32]
 def to_channels(
     pixels: NDArray[np.float32], config: PreprocessConfig, image: Image
 ) -> NDArray[np.float32]:
-    """``(S, H, W)`` or ``(S, H, W, 3)`` to ``(S, C, H, W)``."""
+    """``(S, H, W)`` or ``(S, H, W, 3)`` to ``(S, 1, H, W)``, or ``(S, 3, H, W)`` if colour stays."""
     if pixels.ndim == 3:
-        return np.repeat(pixels[:, None], config.channels, axis=1)
+        return pixels[:, None]
     if config.channels == 3:
         return pixels.transpose(0, 3, 1, 2)
     if (pixels == pixels[..., :1]).all():  # a grey picture that was saved as colour

@@ -96,7 +96,7 @@ class Pipeline:
         kept = torch.from_numpy(np.ascontiguousarray(unit[index]))
         frame = self._frame(image, (unit.shape[-2], unit.shape[-1]))
         return Slices(
-            images=frame.fit(kept, padding=-1.0).contiguous(),
+            images=frame.fit(kept, padding=-1.0).expand(-1, config.channels, -1, -1).contiguous(),
             index=torch.from_numpy(index),
             skipped=len(unit) - len(index),
         )

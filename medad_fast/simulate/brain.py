@@ -236,7 +236,8 @@ def _draw_subject(
 ) -> SimulatedSubject:
     gap_mm = (_HIGHEST_SLICE_MM - _LOWEST_SLICE_MM) / max(slices - 1, 1)
     pitch_mm = _FIELD_OF_VIEW_MM / size
-    heights = _LOWEST_SLICE_MM + gap_mm * np.arange(slices) + subject.uniform(-3, 3)
+    lowest_mm = _LOWEST_SLICE_MM if slices > 1 else 0.5 * (_LOWEST_SLICE_MM + _HIGHEST_SLICE_MM)
+    heights = lowest_mm + gap_mm * np.arange(slices) + subject.uniform(-3, 3)
     across = (0.5 * (size - 1) - np.arange(size)) * pitch_mm
     # Rows run anterior to posterior and columns from the patient's right (+x) to the left.
     scanner_mm = np.empty((slices, len(_SUBSLICES_MM), size, size, 3))
@@ -249,13 +250,14 @@ def _draw_subject(
     brain = anatomy.sample(anatomy.brain, head.template_mm).mean(1) > 0.5
     healthy, _ = _scan(head, anatomy, brain, None)
     pixels, mask, lesion = healthy, np.zeros_like(brain), None
-    if kind is not None:
+    # Drawn again where it falls between two slices, as it can if there are few of them.
+    while kind is not None and not mask.any():
         lesion = draw_lesion(*kind, anatomy, head.contrast, disease)
-        limits = np.percentile(healthy[brain], (2, 98)) if lesion.within_tissue_range else None
         pixels, share = _scan(head, anatomy, brain, lesion)
         mask = brain & (share > 0.5)
-        if limits is not None:
-            pixels = np.where(mask, pixels.clip(np.ceil(limits[0]), np.floor(limits[1])), pixels)
+    if lesion is not None and lesion.within_tissue_range:
+        low, high = np.percentile(healthy[brain], (2, 98))
+        pixels = np.where(mask, pixels.clip(np.ceil(low), np.floor(high)), pixels)
     return SimulatedSubject(
         name=name,
         pixels=pixels.astype(np.int16),

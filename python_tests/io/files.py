@@ -31,11 +31,11 @@ def dicom_dataset(pixels: NDArray[Any], **tags: Any) -> FileDataset:
         "PlanarConfiguration": 0 if colour else None,
         "BitsAllocated": 8 * pixels.itemsize,
         "BitsStored": 8 * pixels.itemsize,
+        "HighBit": (tags.get("BitsStored") or 8 * pixels.itemsize) - 1,
         "PixelRepresentation": int(signed),
         "PhotometricInterpretation": "RGB" if colour else "MONOCHROME2",
         "PixelData": pixels.tobytes() + b"\0" * (pixels.nbytes % 2),
     } | tags
-    values.setdefault("HighBit", values["BitsStored"] - 1)
     for tag, value in values.items():
         if value is not None:
             setattr(dataset, tag, value)

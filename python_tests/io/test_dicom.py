@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from medad_fast.errors import InputError, LimitError
-from medad_fast.io import read
-from medad_fast.io.dicom_file import MAX_INFLATED_BYTES, open_dataset
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
+from medad_fast.errors import InputError, LimitError
+from medad_fast.io import read
+from medad_fast.io.dicom_file import MAX_INFLATED_BYTES, open_dataset
 from python_tests.io.files import dicom_dataset, write_dicom
 
 CANARY = "CANARY^PATIENT"
@@ -28,9 +28,7 @@ def _storable(bits: int, signed: bool) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("bits", "signed", "rescale", "photometric"),
     list(
-        itertools.product(
-            (8, 12, 16), (False, True), (False, True), ("MONOCHROME1", "MONOCHROME2")
-        )
+        itertools.product((8, 12, 16), (False, True), (False, True), ("MONOCHROME1", "MONOCHROME2"))
     ),
 )
 def test_values_follow_the_written_order_of_work(bits, signed, rescale, photometric, tmp_path):
@@ -90,7 +88,7 @@ def test_padding_becomes_the_darkest_storable_value(tmp_path, photometric, slope
 def test_a_modality_lut_is_looked_up(tmp_path):
     table = Dataset()
     table.LUTDescriptor = [4, 10, 16]
-    table.LUTData = [100, 200, 400, 800]
+    table.LUTData = np.array([100, 200, 400, 800], "<u2").tobytes()
     table.ModalityLUTType = "US"
     stored = np.array([[0, 10, 11, 13, 200]], np.uint8)
     path = write_dicom(
@@ -114,7 +112,9 @@ def test_the_recommended_window_is_applied_only_when_asked(tmp_path):
 
 def test_overlays_in_unused_bits_are_not_pixels(tmp_path):
     stored = np.array([[5, 5 | 1 << 13]], np.uint16)
-    assert read(write_dicom(tmp_path / "a.dcm", stored, BitsStored=12)).pixels.tolist() == [[[5, 5]]]
+    assert read(write_dicom(tmp_path / "a.dcm", stored, BitsStored=12)).pixels.tolist() == [
+        [[5, 5]]
+    ]
     signed = np.array([[-5, -5 & 0x0FFF]], np.int16)
     path = write_dicom(tmp_path / "b.dcm", signed, BitsStored=12)
     assert read(path).pixels.tolist() == [[[-5, -5]]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from medad_fast.errors import InputError
 from medad_fast.io import load_study, read
-
 from python_tests.io.files import write_dicom, write_series
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+
 from medad_fast.errors import InputError, LimitError
 from medad_fast.io import read
 from medad_fast.io.nifti import read_nifti
@@ -132,7 +133,9 @@ def test_odd_headers_are_refused_by_name(tmp_path, name, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("dim", [[3, 32767, 32767, 32767, 1, 1, 1, 1], [3, 2000, 2000, 1000] + [1] * 4])
+@pytest.mark.parametrize(
+    "dim", [[3, 32767, 32767, 32767, 1, 1, 1, 1], [3, 2000, 2000, 1000] + [1] * 4]
+)
 def test_lying_sizes_are_refused_before_anything_is_allocated(tmp_path, dim, suffix):
     path = _save(tmp_path / f"lie{suffix}", _counting("u1"), dim=dim)
     tracemalloc.start()

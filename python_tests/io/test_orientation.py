@@ -7,6 +7,7 @@ from itertools import permutations, product
 import nibabel
 import numpy as np
 import pytest
+
 from medad_fast.errors import InputError
 from medad_fast.io import read
 from medad_fast.io.nifti import write_nifti
