@@ -9,6 +9,7 @@ code the patch loss descends. What the paper leaves open is a field of the confi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -49,7 +50,7 @@ class PatchCLAEConfig:
     temperature: float = 0.07  # open; CUT and MoCo
     negatives: Literal["image", "batch"] = "image"  # Sec. 3.1.3
     detach_key: bool = True  # open; CUT detaches, the re-implementation does not
-    reduction: Literal["mean", "sum"] = "mean"  # over positions; Eq. 3 has "sum", CUT "mean"
+    reduction: Literal["mean", "sum"] = "sum"  # over positions; Eq. 3, CUT has "mean"
     foreground_only: bool = False  # Departs when true: sample patches that are not all black
     patch_loss: Literal["contrastive", "cosine", "mse"] = "contrastive"  # Table 8
     patch_weight: float = 1.0  # Eq. 4
@@ -266,7 +267,8 @@ class PatchCLAE(Method):
         for side in c.noise_resolution:
             grid = images.new_empty(*images.shape[:2], side, side).normal_()
             noise += F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
-        return (images + c.noise_sigma * len(c.noise_resolution) ** -0.5 * noise).clamp(-1, 1)
+        sigma = c.noise_sigma / math.sqrt(len(c.noise_resolution))
+        return (images + sigma * noise).clamp(-1, 1)
 
     def _sample(self, features: Tensor, images: Tensor) -> Tensor:
         """Distinct positions of one layer's map, ``(S)`` for all images or ``(B, S)``."""

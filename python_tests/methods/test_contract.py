@@ -34,8 +34,8 @@ def test_trains_and_scores_every_size_and_both_channel_counts(name, size, channe
 
 
 def test_a_lesion_scores_higher_than_no_lesion_and_the_map_points_at_it(name):
-    normal = discs(64, seed=1)
-    method = small(name, seed=3, width=8, epochs=12, learning_rate=0.002)
+    normal = discs(32, seed=1)
+    method = small(name, seed=3, width=8, epochs=10, learning_rate=0.002, schedule="cosine")
     train(method, normal, seed=3, device="cpu")
     healthy = discs(16, seed=2)
     lesion = healthy.clone()
