@@ -246,7 +246,7 @@ class _Scorer:
 
     def _place(self, name: str) -> Path:
         """Where a result goes; a name from a manifest must not lead out of the folder."""
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        if ".." in PurePosixPath(name).parts:
             raise InputError(f"{name}: a path below the data set expected")
         return self.folder / name
 

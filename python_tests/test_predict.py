@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from medad_fast import evaluate, predict
+from medad_fast import evaluate, fit, load, predict
 from medad_fast.baselines import NAMES, Baselines
 from medad_fast.checkpoint import Run
 from medad_fast.errors import BusyError, InputError
 from medad_fast.folder_lock import folder_lock
+from medad_fast.io import load_study
 from medad_fast.io.nifti import read_nifti, write_nifti
 from medad_fast.io.orientation import Axis
 from medad_fast.methods.base import Method, Prediction, Stage
@@ -333,6 +335,35 @@ def test_a_stopped_prediction_leaves_its_rows_and_no_result(
     assert not partial.exists()
 
 
+def test_rows_can_be_read_while_the_rest_is_under_way(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def count(done: int, files: int) -> None:
+        partial = tmp_path / "out/scores.partial.csv"
+        seen.append(len(partial.read_text(encoding="utf-8").splitlines()))
+
+    predict(run, study, tmp_path / "out", progress=count)
+    assert seen == [1 + SLICES, 1 + 2 * SLICES, 1 + 3 * SLICES]
+
+
+def test_a_case_whose_name_leads_elsewhere_is_a_bad_file(
+    run: Run, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "../outside.nii.gz"
+    found = load_study(study)
+    changed = tuple(
+        replace(case, name=name) if "SECRET0" in case.name else case for case in found.cases
+    )
+    module = importlib.import_module("medad_fast.predict")
+    monkeypatch.setattr(module, "load_study", lambda data: replace(found, cases=changed))
+    predict(run, study, tmp_path / "a/b/out")
+    (error,) = errors_of(tmp_path / "a/b/out")
+    assert error["file"] == name
+    assert not list(tmp_path.rglob("outside*"))
+
+
 def test_progress_counts_every_file(run: Run, study: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     predict(run, study, tmp_path / "out", progress=lambda done, files: seen.append((done, files)))
@@ -392,6 +423,43 @@ def test_predictions_can_be_evaluated(run: Run, study: Path, tmp_path: Path) -> 
     assert metrics["counts"]["lesion_pixels"] == 1
     assert metrics["counts"]["pixels"] == 3 * SLICES * 20 * 24
     assert metrics["maps"]["normal"] < metrics["maps"]["abnormal"]
+
+
+def test_a_saved_run_scores_pictures_with_masks(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def save(name: str, pixels: np.ndarray) -> None:
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "data" / name)
+
+    generator = np.random.default_rng(0)
+    normal = generator.integers(20, 60, (14, 40, 30), dtype=np.uint8)
+    for number, pixels in enumerate(normal):
+        split = "train" if number < 10 else "test"
+        save(f"{split}/normal/{number}.png", pixels)
+    for number in range(2):
+        mask = np.zeros((40, 30), dtype=np.uint8)
+        mask[10:20, 10:16] = 255
+        save(f"test/abnormal/ill{number}.png", np.maximum(normal[number], mask))
+        save(f"test/masks/ill{number}.png", mask)
+    fit(
+        "autoencoder",
+        tmp_path / "data",
+        tmp_path / "run",
+        image_size=32,
+        width=4,
+        max_steps=2,
+        device="cpu",
+        preprocess={"percentiles": (0.0, 100.0)},
+    )
+    predict(tmp_path / "run", tmp_path / "data", tmp_path / "out", device="cpu")
+    metrics = evaluate(tmp_path / "out", resamples=20)
+    assert metrics["counts"]["images"] == metrics["counts"]["patients"] == 6
+    assert metrics["counts"]["lesion_share"] == pytest.approx(2 * 60 / (6 * 1200))
+    assert metrics["image"]["auroc"]["value"] is not None
+    assert metrics["baselines"]["file_size"]["auroc"]["value"] is not None
+    run = load(tmp_path / "run")
+    assert metrics["threshold"]["value"] == run.thresholds["score"]["threshold"]
 
 
 def test_scores_are_written_with_all_their_digits(run: Run, study: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from medad_fast.io import Image, Provenance, read, read_mask
 from medad_fast.io.orientation import Axis
 from medad_fast.scores import ScoreRow, in_plane
 
-__all__ = ["SliceData", "number_in_order", "read_slices"]
+__all__ = ["MAP_PERCENTILE", "SliceData", "number_in_order", "read_map", "read_slices"]
 
 MAP_PERCENTILE = 99.0
 
@@ -78,7 +78,7 @@ def _volumes(
     folder: Path, root: Path, rows: Sequence[ScoreRow], axis: Axis
 ) -> Iterator[tuple[ScoreRow, NDArray[Any], NDArray[Any] | None]]:
     for (map_name, mask_name), group in groupby(rows, key=lambda row: (row.map, row.mask)):
-        image = read_map(folder / map_name)
+        image = _map_image(folder / map_name)
         maps = in_plane(image.pixels, image, axis)
         mask = None
         if mask_name:
@@ -89,8 +89,16 @@ def _volumes(
             yield row, maps[row.slice], None if mask is None else mask[row.slice]
 
 
-def read_map(path: Path) -> Image:
-    """An anomaly map as an image, slices as those of the image that it was made from."""
+def read_map(path: Path) -> NDArray[Any]:
+    """An anomaly map ``(S, H, W)``, slices as those of the image that it was made from.
+
+    Raises:
+        InputError: it is missing, or no map.
+    """
+    return _map_image(path).pixels
+
+
+def _map_image(path: Path) -> Image:
     if path.suffix != ".npy":
         return read(path)
     try:
