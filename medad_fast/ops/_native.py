@@ -25,14 +25,15 @@ __all__ = ["backend", "build_info", "call", "register", "use_native"]
 
 Backend = Literal["native", "reference"]
 
-_LIBRARY = torch.library.Library("medad_fast", "DEF")
+_new_library: Any = torch.library.Library  # torch gives it no types
+_LIBRARY = _new_library("medad_fast", "DEF")
 _DTYPE_CODE = {getattr(torch, name): code for name, code in _C.dtypes.items()}
 _warned: set[str] = set()
 
 
 def _checked_backend(name: str, argument: str) -> Backend:
-    if name == "native" or name == "reference":
-        return name
+    if name in ("native", "reference"):
+        return "native" if name == "native" else "reference"
     raise InputError(f"{argument}: 'native' or 'reference' expected, got {name!r}")
 
 

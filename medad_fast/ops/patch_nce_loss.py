@@ -111,8 +111,9 @@ def patch_nce_loss(
         return _reference(queries, keys, single, temperature, negatives, detach_key, reduction,
                           exact_cut)  # fmt: skip
     if not torch.compiler.is_compiling():
+        dual: Any = forward_ad.unpack_dual  # torch gives it no types
         for tensor in (*queries, *keys):  # torch would drop the tangent and say nothing
-            if forward_ad.unpack_dual(tensor).tangent is not None:
+            if dual(tensor).tangent is not None:
                 raise RuntimeError("patch_nce_loss has no forward-mode derivative; use backward")
     if detach_key:
         keys = [k.detach() for k in keys]
@@ -203,7 +204,7 @@ def _checked(
         )
     if isinstance(temperature, bool) or not isinstance(temperature, Real):
         raise TypeError(f"temperature: number expected, got {type(temperature).__name__}")
-    if not (math.isfinite(temperature) and temperature > 0):
+    if not (math.isfinite(temperature) and float(temperature) > 0):
         raise InputError(f"temperature: positive finite number expected, got {temperature}")
     if negatives not in ("image", "batch"):
         raise InputError(f"negatives: 'image' or 'batch' expected, got {negatives!r}")
