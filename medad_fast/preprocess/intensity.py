@@ -63,7 +63,7 @@ def finite_pixels(image: Image, config: PreprocessConfig) -> NDArray[np.float32]
 def to_channels(
     pixels: NDArray[np.float32], config: PreprocessConfig, image: Image
 ) -> NDArray[np.float32]:
-    """``(S, H, W)`` or ``(S, H, W, 3)`` to ``(S, 1, H, W)``, or ``(S, 3, H, W)`` if colour stays."""
+    """``(S, H, W[, 3])`` to ``(S, 1, H, W)``, or to ``(S, 3, H, W)`` if colour stays."""
     if pixels.ndim == 3:
         return pixels[:, None]
     if config.channels == 3:

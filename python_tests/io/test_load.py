@@ -118,7 +118,7 @@ def test_one_file_and_a_pattern_are_loose_files(tmp_path):
 @pytest.mark.parametrize("name", ["missing", "*.nothing", "pipe"])
 def test_nothing_to_read_is_said_in_one_line(tmp_path, name):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="does not exist|holds no image|neither") as caught:
+    with pytest.raises(InputError, match=r"does not exist|holds no image|neither") as caught:
         load_study(str(tmp_path / name))
     assert "\n" not in str(caught.value)
 

@@ -106,7 +106,7 @@ def test_what_is_no_image_is_refused_by_name(tmp_path, content, suffix):
 def test_what_is_no_file_is_refused_without_hanging(tmp_path, name):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="regular file|cannot be opened"):
+    with pytest.raises(InputError, match=r"regular file|cannot be opened"):
         read(tmp_path / name)
 
 
