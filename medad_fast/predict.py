@@ -221,7 +221,8 @@ class _Scorer:
         return in_plane(stack, image, self.run.pipeline.config.axis)
 
     def _hash(self, patient: str) -> str:
-        return hashlib.blake2b(patient.encode(), key=self.salt, digest_size=8).hexdigest()
+        name = patient.encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(name, key=self.salt, digest_size=8).hexdigest()
 
     def _write_map(self, case: Case, image: Image, maps: NDArray[np.float32]) -> str:
         written = write_map(self._place(f"maps/{case.name}"), maps, image)
@@ -288,10 +289,14 @@ def _about(
 
 
 def _versions() -> dict[str, str]:
-    import medad_fast
+    from importlib import metadata
 
+    try:
+        own = metadata.version("medad-fast")
+    except metadata.PackageNotFoundError:
+        own = "0+uninstalled"
     return {
-        "medad_fast": medad_fast.__version__,
+        "medad_fast": own,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

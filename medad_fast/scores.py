@@ -68,7 +68,8 @@ class TableWriter:
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self._path = path
         self._partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        self._file = self._partial.open("w", encoding="utf-8", newline="")
+        # File names that are not UTF-8 come back as they were.
+        self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(columns)
         self._empty = True
@@ -163,9 +164,9 @@ def read_columns(path: Path, rows: int) -> dict[str, list[float]]:
 
 def _read(path: Path) -> list[list[str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             table = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table: {error}") from error
     if not table:
         raise InputError(f"{path}: a line with the names of the columns expected, got nothing")

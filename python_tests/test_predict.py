@@ -200,6 +200,16 @@ def test_pictures_have_npy_maps_and_file_sizes(run: Run, pictures: Path, tmp_pat
         assert all(row["file_size"] for row in csv.DictReader(file))
 
 
+@pytest.mark.parametrize("name", ["new\nline.png", "comma, 'quote\".png", "é\udcff.png"])
+def test_odd_file_names_come_back_as_they_were(
+    run: Run, pictures: Path, tmp_path: Path, name: str
+) -> None:
+    (pictures / "picture 1.png").rename(pictures / name)
+    predict(run, pictures, tmp_path / "out")
+    assert name in {row.path for row in read_scores(tmp_path / "out/scores.csv")}
+    assert evaluate(tmp_path / "out", resamples=2)["counts"]["unlabeled"] == 3
+
+
 def test_one_file_and_a_pattern_are_scored_without_labels(
     run: Run, study: Path, pictures: Path, tmp_path: Path
 ) -> None:

@@ -19,6 +19,15 @@ from medad_fast.scores import ScoreRow, read_columns, read_scores
 
 __all__ = ["evaluate"]
 
+_NEEDED = (
+    ("data", "root"),
+    ("preprocess", "axis"),
+    ("counts", "skipped_slices"),
+    ("counts", "failed_files"),
+    *(("thresholds", "score", name) for name in ("threshold", "target_fpr", "expected_fpr")),
+)
+"""What must be in ``predict.json``."""
+
 
 def evaluate(
     dir: str | Path, *, data: str | Path | None = None, resamples: int = 1000, seed: int = 0
@@ -82,10 +91,13 @@ def _prediction(folder: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    wanted = ("data", "preprocess", "thresholds", "counts")
-    if not isinstance(about, dict) or not all(isinstance(about.get(k), dict) for k in wanted):
-        raise InputError(f"{path}: the entries {', '.join(wanted)} expected")
-    return about
+    for entries in _NEEDED:
+        found: Any = about
+        for depth, name in enumerate(entries, start=1):
+            if not isinstance(found, dict) or name not in found:
+                raise InputError(f"{path}: the entry {'.'.join(entries[:depth])} is missing")
+            found = found[name]
+    return dict(about)
 
 
 def _root(data: Path) -> Path:

@@ -238,7 +238,8 @@ def test_resamples_that_were_dropped_are_counted(predictions: Predictions) -> No
     [
         (lambda p: (p.out / "predict.json").unlink(), "no predict.json"),
         (lambda p: (p.out / "predict.json").write_text("{"), "predict.json"),
-        (lambda p: (p.out / "predict.json").write_text("[]"), "entries data, preprocess"),
+        (lambda p: (p.out / "predict.json").write_text("[]"), r"entry data is missing"),
+        (lambda p: (p.out / "predict.json").write_text('{"data": {}}'), r"data\.root is missing"),
         (lambda p: (p.out / "scores.csv").write_text("a,b\n1,2\n"), "columns path,patient"),
         (lambda p: (p.out / "scores.csv").unlink(), "scores.csv"),
         (lambda p: (p.out / "baselines.csv").write_text("mean\n1\n"), "12 rows expected"),
