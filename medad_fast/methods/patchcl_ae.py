@@ -10,7 +10,7 @@ code the patch loss descends. What the paper leaves open is a field of the confi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,8 @@ from medad_fast.nets.projection import ProjectionHead
 from medad_fast.ops import patch_discrepancy, patch_nce_loss
 
 __all__ = ["PatchCLAE", "PatchCLAEConfig"]
+
+NORMAL_MAP_SMOOTHING = 7  # pixels: images lie alike only so far
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class PatchCLAEConfig:
     top_k: int = 100  # pixels; the re-implementation's value
     quantile: float = 0.99  # of the map, for image_score "quantile"
     map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
+    subtract_normal: bool = False  # Departs when true: only what exceeds the training images' mean
+    # map at the same place counts; for images that lie alike, as slices of heads do.
     mask_background: bool = False  # Departs when true: black pixels of the image score 0
     learning_rate: float = 0.002  # Sec. 4.2.1
     betas: tuple[float, float] = (0.9, 0.999)  # Sec. 4.2.1
@@ -108,6 +112,7 @@ class PatchCLAE(Method):
     """Scores a position by how far the encoder's features of image and reconstruction differ."""
 
     config: PatchCLAEConfig
+    normal_map: Tensor
 
     def __init__(self, config: PatchCLAEConfig | None = None) -> None:
         super().__init__()
@@ -123,6 +128,8 @@ class PatchCLAE(Method):
         self.discriminator = (
             Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
         )
+        if c.subtract_normal:
+            self.register_buffer("normal_map", torch.zeros(1, 1, c.image_size, c.image_size))
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def stages(self) -> Iterator[Stage]:
@@ -211,8 +218,34 @@ class PatchCLAE(Method):
         return loss / len(images) if c.reduction == "sum" else loss
 
     @torch.no_grad()
+    def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
+        """Mean map of the training images, if it is to be subtracted.
+
+        Not of the validation images: their scores set thresholds, and must be like new ones.
+        """
+        if not self.config.subtract_normal:
+            return
+        self.eval()
+        total, count = torch.zeros_like(self.normal_map, dtype=torch.float64), 0
+        for images in train_normal:
+            total += self._map(images).double().sum(dim=0, keepdim=True)
+            count += len(images)
+        self.normal_map.copy_(smooth(total / count, NORMAL_MAP_SMOOTHING))
+
+    @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Dense distance of features, summed over layers (Eq. 5 to 7); images are fed clean."""
+        c = self.config
+        maps = self._map(images)
+        if c.subtract_normal:
+            maps = (maps - self.normal_map).clamp(min=0)
+        if c.mask_background:
+            maps = maps * foreground(images)
+        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
+        return Prediction(scores, maps)
+
+    def _map(self, images: Tensor) -> Tensor:
+        """The paper's map, filtered where asked: float32 ``(B, 1, H, W)``."""
         c = self.config
         originals = self.encoder(images)
         reconstruction = self.decoder(originals[-1])
@@ -226,11 +259,7 @@ class PatchCLAE(Method):
                 size=(images.shape[-2], images.shape[-1]),
                 heads=[head.weights() for head in self._heads()],
             )
-        maps = smooth(maps.float(), c.map_smoothing)
-        if c.mask_background:
-            maps = maps * foreground(images)
-        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+        return smooth(maps.float(), c.map_smoothing)
 
     def _heads(self) -> Iterator[ProjectionHead]:
         for head in self.heads:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from medad_fast.errors import InputError
 from medad_fast.methods import create
 from medad_fast.methods.patchcl_ae import rows_at
-from medad_fast.methods.scoring import foreground
+from medad_fast.methods.scoring import foreground, smooth
 from python_tests.methods.small import discs, small
 
 
@@ -214,6 +214,19 @@ def test_black_pixels_score_zero_where_asked():
     plain = build().eval().predict(images).anomaly_map
     assert torch.equal(masked, plain * foreground(images))
     assert (plain[~foreground(images)] > 0).any()
+
+
+def test_what_normal_images_show_at_a_place_is_subtracted_where_asked():
+    images = discs(6)
+    method = build(subtract_normal=True).eval()
+    plain = build().eval().predict(images).anomaly_map
+    assert torch.equal(method.predict(images).anomaly_map, plain)
+    method.finish([images[:4], images[4:]], [])
+    expected = smooth(plain.mean(0, keepdim=True), 7)
+    torch.testing.assert_close(method.normal_map, expected)
+    torch.testing.assert_close(
+        method.predict(images).anomaly_map, (plain - expected).clamp(min=0), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
