@@ -136,7 +136,10 @@ def _versions() -> Iterator[Finding]:
         try:
             yield Finding("ok", name, metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding("wrong", name, f"is not installed: pip install {name}")
+            if name == "medad-fast":
+                yield Finding("note", name, "runs from a source folder, it is not installed")
+            else:
+                yield Finding("wrong", name, f"is not installed: pip install {name}")
 
 
 def _kernels() -> Iterator[Finding]:

@@ -233,7 +233,7 @@ class _Scorer:
     ) -> None:
         from PIL import Image as Picture
 
-        from medad_fast.report.overlay import overlay
+        from medad_fast.overlay import overlay
 
         scale = self.run.thresholds["map"]
         shown, sliced = self._sliced(image.pixels, image), self._sliced(maps, image)

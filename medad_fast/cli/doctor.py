@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medad_fast.cli.console import count_bar, say
+from medad_fast.cli.console import count_bar, say, show
 
 __all__ = ["doctor"]
 
@@ -23,7 +23,6 @@ def doctor(data: Path | None = None, /) -> int:
     data:
         A data set; without it, the installation is checked.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -37,7 +36,7 @@ def doctor(data: Path | None = None, /) -> int:
     table = Table("", "check", "finding", box=None, pad_edge=False)
     for finding in findings:
         table.add_row(MARKS[finding.state], Text(finding.check), Text(finding.text))
-    Console().print(table)
+    show(table)
     wrong = sum(finding.state == "wrong" for finding in findings)
     subject = "This installation" if data is None else str(data)
     if wrong:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.report.overlay import colour_map, colourise, grey_levels, overlay
+from medad_fast.overlay import colour_map, colourise, grey_levels, overlay
 from medad_fast.report.results import Scale, ShownSlice
 
 __all__ = ["LARGEST_SIDE", "Picture", "colour_bar", "draw"]

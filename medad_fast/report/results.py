@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from medad_fast.errors import InputError
 from medad_fast.evaluate.slices import read_map
-from medad_fast.scores import ScoreRow, read_scores
+from medad_fast.io.orientation import geometry_of, slice_spacing_mm
+from medad_fast.scores import ScoreRow, in_plane, read_scores
 
 __all__ = ["Results", "Scale", "ShownSlice", "read_results", "read_slices"]
 
@@ -129,12 +130,17 @@ def _read_volume(results: Results, path: str, rows: list[ScoreRow]) -> Iterator[
             f"{results.folder / rows[0].map}: a map on the grid of {path}, "
             f"{image.pixels.shape[:3]}, expected, got {maps.shape}"
         )
-    darkest, brightest = np.percentile(image.pixels, [0.5, 99.5])
+    axis = results.about["preprocess"]["axis"]
+    pixels, maps = in_plane(image.pixels, image, axis), in_plane(maps, image, axis)
+    masks = None if masks is None else in_plane(masks, image, axis)
+    darkest, brightest = np.percentile(pixels, [0.5, 99.5])
     spacing = image.spacing_mm
+    if image.geometry is not None:
+        spacing = slice_spacing_mm(geometry_of(image.geometry.affine, axis))
     for row in rows:
         yield ShownSlice(
             row=row,
-            pixels=image.pixels[row.slice],
+            pixels=pixels[row.slice],
             anomaly_map=maps[row.slice],
             mask=None if masks is None else masks[row.slice],
             darkest=float(darkest),
