@@ -2,7 +2,10 @@
 
 It is trained to copy normal images and scores a pixel by its reconstruction error. The networks
 are those of :mod:`medad_fast.methods.patchcl_ae`, so that a difference between the two is the
-loss and the score, not the budget (``L_pix`` in Table 7 of that paper).
+loss and the score, not the budget.
+
+Source: ``L_pix`` in Table 7 of Lu et al., "PatchCL-AE", Computerized Medical Imaging and Graphics
+114 (2024).
 """
 
 from __future__ import annotations
