@@ -27,7 +27,18 @@ def fresh(code: str) -> str:
     return done.stdout.strip()
 
 
-HEAVY = "sklearn skimage pydicom matplotlib nibabel PIL jinja2 rich cyclopts scipy.ndimage".split()
+HEAVY = (
+    "sklearn",
+    "skimage",
+    "pydicom",
+    "matplotlib",
+    "nibabel",
+    "PIL",
+    "jinja2",
+    "rich",
+    "cyclopts",
+    "scipy.ndimage",
+)
 
 
 @pytest.mark.parametrize("name", ["medad_fast", "medad_fast.ops", "medad_fast.methods"])

@@ -33,7 +33,10 @@ def doctor(data: Path | None = None, /) -> int:
     else:
         with count_bar("reading") as progress:
             findings = check_data(data, progress=progress)
-    table = Table("", "check", "finding", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("finding", overflow="fold")
     for finding in findings:
         table.add_row(MARKS[finding.state], Text(finding.check), Text(finding.text))
     show(table)
