@@ -137,6 +137,7 @@ def load(source: str, launchers: Sequence[str], options: Sequence[str] = ()) -> 
     code += '#include "emulation/entry.h"\n'
     code += "".join(f"MEDAD_EMULATION_ENTRY({name})\n" for name in launchers)
     flags = ["-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    flags += ["-Wno-unknown-pragmas"]  # unroll is nvcc's
     # Hidden: each library keeps a scheduler of its own, though they share a process.
     flags += [
         "-fvisibility=hidden",

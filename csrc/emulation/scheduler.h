@@ -36,7 +36,11 @@ constexpr int kWarp = 32;
 constexpr int kWarpWords = 8;            // 32-bit words that a lane can show the others at once
 constexpr unsigned char kPoison = 0xff;  // NaN in every float format, -1 in every integer
 constexpr int kMaxThreads = 1024;
-constexpr std::size_t kMaxSharedBytes = 227 << 10;  // what a Hopper block can ask for
+// What a block may ask for: a Hopper's, or what the build names.
+#ifndef MEDAD_EMULATION_SHARED_KIB
+#define MEDAD_EMULATION_SHARED_KIB 227
+#endif
+constexpr std::size_t kMaxSharedBytes = MEDAD_EMULATION_SHARED_KIB << 10;
 
 struct LaneWords {
   std::uint32_t word[kWarpWords];
