@@ -58,7 +58,8 @@ def colour_map() -> NDArray[np.uint8]:
     encoded = np.where(
         linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055
     )
-    return np.round(255 * encoded).astype(np.uint8)
+    colours: NDArray[np.uint8] = np.round(255 * encoded).astype(np.uint8)
+    return colours
 
 
 def grey_levels(

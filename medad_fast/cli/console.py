@@ -41,7 +41,7 @@ def plain_warnings() -> Iterator[None]:
     """Show what the package warns of as plain lines, each once, without Python's file and line."""
     told: set[str] = set()
 
-    def show(message: Warning | str, *details: object) -> None:
+    def show_plainly(message: Warning | str, *args: object, **kwargs: object) -> None:
         if str(message) not in told:
             told.add(str(message))
             warn(str(message))
@@ -51,7 +51,7 @@ def plain_warnings() -> Iterator[None]:
         warnings.simplefilter("ignore")
         for category in (UserWarning, RuntimeWarning):
             warnings.filterwarnings("always", category=category, module=r"medad_fast")
-        warnings.showwarning = show
+        warnings.showwarning = show_plainly
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,9 +100,16 @@ def _app(tokens: list[str]) -> App:
         help_format="markdown",
         version=_version,
     )
-    commands = (fit_command(tokens), predict, evaluate, demo, doctor, benchmark)
+    commands: tuple[Callable[..., int], ...] = (
+        fit_command(tokens),
+        predict,
+        evaluate,
+        demo,
+        doctor,
+        benchmark,
+    )
     for place, (verb, command) in enumerate(zip(VERBS, commands, strict=True)):
-        app.command(command, name=verb, sort_key=place, help_epilogue="")
+        app.command(App(name=verb, sort_key=place, help_epilogue="")).default(command)
     return app
 
 
