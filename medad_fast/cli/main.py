@@ -99,6 +99,8 @@ def _app(tokens: list[str]) -> App:
         help_epilogue=EPILOGUE,
         help_format="markdown",
         version=_version,
+        # cyclopts would exit by itself, silently and always with 130.
+        suppress_keyboard_interrupt=False,
     )
     commands: tuple[Callable[..., int], ...] = (
         fit_command(tokens),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from medad_fast.cli.main import main
 from medad_fast.io.nifti import read_nifti, write_nifti
+from medad_fast.training import Interrupted
 from python_tests.report.study import make_results
 
 METHOD = ["--method", "autoencoder"]
@@ -78,8 +81,6 @@ def test_help_lists_the_fields_of_the_method(capsys: pytest.CaptureFixture[str])
 def test_flags_reach_fit_with_their_types_and_only_when_given(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import importlib
-
     module = importlib.import_module("medad_fast.cli.fit")
     given: dict[str, object] = {}
     monkeypatch.setattr(module, "_fit", lambda **flags: given.update(flags) or 0)
@@ -122,14 +123,27 @@ def test_a_traceback_can_be_asked_for(
     assert "Traceback" in err
 
 
-def test_an_interrupt_ends_with_130(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted(signal.SIGTERM, "in stage copy"), 143, "SIGTERM in stage copy"),
+    ],
+)
+def test_a_stop_says_where_and_ends_with_the_signals_code(
+    error: BaseException,
+    code: int,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
+    def stopped(**_: object) -> int:
+        raise error
 
-    monkeypatch.setattr("medad_fast.cli.main._run", stopped)
-    assert said(capsys, ["doctor"])[0] == 130
+    monkeypatch.setattr(importlib.import_module("medad_fast.cli.fit"), "_fit", stopped)
+    found, _, err = said(capsys, ["fit", *METHOD, "--data", "d", "--out", "o"])
+    assert found == code
+    assert word in err
 
 
 def test_a_folder_that_cannot_be_written_is_named(
