@@ -27,17 +27,38 @@ inline double multiply_add(double a, double b, double c) { return a * b + c; }
 inline float multiply_add(float a, float b, float c) { return a * b + c; }
 #endif
 #if defined(MEDAD_ISA_avx512)
-inline __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
-inline __m512d multiply_add(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+constexpr int kVectorBytes = 64;
 #elif defined(MEDAD_ISA_avx2)
-inline __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
-inline __m256d multiply_add(__m256d a, __m256d b, __m256d c) { return _mm256_fmadd_pd(a, b, c); }
+constexpr int kVectorBytes = 32;
 #else
-typedef float Float4 __attribute__((vector_size(16)));
-typedef double Double2 __attribute__((vector_size(16)));
-inline Float4 multiply_add(Float4 a, Float4 b, Float4 c) { return a * b + c; }
-inline Double2 multiply_add(Double2 a, Double2 b, Double2 c) { return a * b + c; }
+constexpr int kVectorBytes = 16;
 #endif
+typedef float FloatVector __attribute__((vector_size(kVectorBytes)));
+typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
+template <class R>
+constexpr int kLanes = kVectorBytes / int(sizeof(R));
+#if defined(MEDAD_ISA_avx512)
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return FloatVector(_mm512_fmadd_ps(a, b, c)); }
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return DoubleVector(_mm512_fmadd_pd(a, b, c)); }
+#elif defined(MEDAD_ISA_avx2)
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return FloatVector(_mm256_fmadd_ps(a, b, c)); }
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return DoubleVector(_mm256_fmadd_pd(a, b, c)); }
+#else
+inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return a * b + c; }
+inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return a * b + c; }
+#endif
+inline DoubleVector load(const double* from) {
+  DoubleVector value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+inline DoubleVector widen(const float* from) {
+  typedef float Narrow __attribute__((vector_size(kVectorBytes / 2)));
+  Narrow value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return __builtin_convertvector(value, DoubleVector);
+}
+inline void store(double* to, DoubleVector value) { __builtin_memcpy(to, &value, sizeof value); }
 
 struct Half {
   uint16_t bits;

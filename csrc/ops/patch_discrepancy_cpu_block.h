@@ -132,47 +132,77 @@ inline void clear(Sums& sums, int64_t count) {
   for (int64_t i = 0; i < count; ++i) sums.a[i] = sums.b[i] = sums.difference[i] = 0;
 }
 
-template <int Channels>
-inline void add_channels(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
-                         int64_t count, Sums& sums) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) {
-    double sum_a = sums.a[i], sum_b = sums.b[i], difference = sums.difference[i];
-    for (int c = 0; c < Channels; ++c) {
-      const double x = a[c * a_stride + i], y = b[c * b_stride + i], gap = x - y;
-      sum_a = multiply_add(x, x, sum_a);
-      sum_b = multiply_add(y, y, sum_b);
-      difference = multiply_add(gap, gap, difference);
-    }
-    sums.a[i] = sum_a;
-    sums.b[i] = sum_b;
-    sums.difference[i] = difference;
-  }
-}
+// Rows of positions of a few channels.
+template <int kChannels>
+struct Rows {
+  const float* row[kChannels];
 
-// Rows of the next channels, which lie a whole plane further and so out of the prefetcher's sight.
-inline void prefetch_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
-                          int64_t count) {
-  for (int c = 0; c < kStep; ++c) {
-    for (int64_t i = 0; i < count; i += 16) {
-      __builtin_prefetch(a + c * a_stride + i);
-      __builtin_prefetch(b + c * b_stride + i);
+  Rows(const float* first, int64_t stride) {
+    for (int c = 0; c < kChannels; ++c) row[c] = first + c * stride;
+  }
+};
+
+// Adds rows of positions to the sums, and asks for the rows that are due next: they lie a whole
+// plane further, out of the prefetcher's sight.
+template <int kChannels, bool kPrefetch>
+inline void add_channels(const Rows<kChannels>& a, const Rows<kChannels>& b, int64_t count,
+                         const Rows<kChannels>& next_a, const Rows<kChannels>& next_b, Sums& sums) {
+  constexpr int kLine = 16;  // floats in a cache line
+  int64_t line = 0;
+  for (; line + kLine <= count; line += kLine) {
+    if (kPrefetch) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kChannels; ++c) {
+        __builtin_prefetch(next_a.row[c] + line);
+        __builtin_prefetch(next_b.row[c] + line);
+      }
+    }
+#pragma GCC unroll 8
+    for (int64_t i = line; i < line + kLine; i += kLanes<double>) {
+      DoubleVector sum_a = load(sums.a + i), sum_b = load(sums.b + i);
+      DoubleVector difference = load(sums.difference + i);
+#pragma GCC unroll 4
+      for (int c = 0; c < kChannels; ++c) {
+        const DoubleVector x = widen(a.row[c] + i), y = widen(b.row[c] + i);
+        const DoubleVector gap = x - y;
+        sum_a = multiply_add(x, x, sum_a);
+        sum_b = multiply_add(y, y, sum_b);
+        difference = multiply_add(gap, gap, difference);
+      }
+      store(sums.a + i, sum_a);
+      store(sums.b + i, sum_b);
+      store(sums.difference + i, difference);
+    }
+  }
+  for (int64_t i = line; i < count; ++i) {
+    for (int c = 0; c < kChannels; ++c) {
+      const double x = a.row[c][i], y = b.row[c][i], gap = x - y;
+      sums.a[i] = multiply_add(x, x, sums.a[i]);
+      sums.b[i] = multiply_add(y, y, sums.b[i]);
+      sums.difference[i] = multiply_add(gap, gap, sums.difference[i]);
     }
   }
 }
 
 inline void add_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
                      int64_t channels, int64_t count, Sums& sums) {
+  const bool in_place = a_stride != count;  // not a packed tile, which is in L1 already
   int64_t c = 0;
   for (; c + kStep <= channels; c += kStep) {
-    if (a_stride > count && c + 2 * kStep <= channels) {
-      prefetch_rows(a + (c + kStep) * a_stride, a_stride, b + (c + kStep) * b_stride, b_stride,
-                    count);
+    const Rows<kStep> now_a(a + c * a_stride, a_stride), now_b(b + c * b_stride, b_stride);
+    // After the last channels comes the first of the positions behind this block.
+    const bool last = c + 2 * kStep > channels;
+    const Rows<kStep> next_a(last ? a + count : now_a.row[0] + kStep * a_stride, a_stride);
+    const Rows<kStep> next_b(last ? b + count : now_b.row[0] + kStep * b_stride, b_stride);
+    if (in_place) {
+      add_channels<kStep, true>(now_a, now_b, count, next_a, next_b, sums);
+    } else {
+      add_channels<kStep, false>(now_a, now_b, count, next_a, next_b, sums);
     }
-    add_channels<kStep>(a + c * a_stride, a_stride, b + c * b_stride, b_stride, count, sums);
   }
   for (; c < channels; ++c) {
-    add_channels<1>(a + c * a_stride, a_stride, b + c * b_stride, b_stride, count, sums);
+    const Rows<1> now_a(a + c * a_stride, a_stride), now_b(b + c * b_stride, b_stride);
+    add_channels<1, false>(now_a, now_b, count, now_a, now_b, sums);
   }
 }
 

@@ -12,22 +12,16 @@ namespace MEDAD_ISA {
 namespace {
 
 #if defined(MEDAD_ISA_avx512)
-constexpr int kVectorBytes = 64;
 constexpr int kPanel = 12;  // with 2 vectors: 24 of 32 registers hold sums
 #elif defined(MEDAD_ISA_avx2)
-constexpr int kVectorBytes = 32;
 constexpr int kPanel = 6;  // with 2 vectors: 12 of 16 registers hold sums
 #else
-constexpr int kVectorBytes = 16;
 constexpr int kPanel = 6;
 #endif
 constexpr int kHeadBlock = 64;  // positions: a multiple of two vectors of any kind
 
 template <class R>
 using Vector __attribute__((vector_size(kVectorBytes))) = R;
-
-template <class R>
-constexpr int kLanes = kVectorBytes / int(sizeof(R));
 
 // Elements of `rows` x `depth` weights as panels: [panel][depth][kPanel], zeros below the last row.
 inline int64_t packed_size(int64_t rows, int64_t depth) {
