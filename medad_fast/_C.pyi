@@ -11,13 +11,20 @@ def cpu_level() -> str: ...
 def best_cpu_level() -> str: ...
 def set_cpu_level(level: str) -> None: ...
 def patch_discrepancy(
-    features: Any, reconstructed: Any, heads: Any, reduction: str, out: Any, launch: Any
+    features: Any,
+    reconstructed: Any,
+    heads: Any,
+    reduction: int,
+    distances: Any,
+    out: Any,
+    launch: Any,
 ) -> None: ...
 def patch_discrepancy_backward(
     grad: Any,
     features: Any,
     reconstructed: Any,
-    reduction: str,
+    reduction: int,
+    distances: Any,
     grad_features: Any,
     grad_reconstructed: Any,
     launch: Any,

@@ -1,7 +1,5 @@
 #include "ops/patch_discrepancy.h"
 
-#include <string>
-
 #include "core/check.h"
 #include "core/cpu_level.h"
 
@@ -75,15 +73,15 @@ std::vector<DiscrepancyLayer> layers_of(const std::vector<TensorView>& features,
 }
 
 DiscrepancyJob job_of(const std::vector<DiscrepancyLayer>& layers, DType dtype, int64_t batch,
-                      const std::string& reduction, const TensorView& map, const Launch& launch) {
-  MEDAD_CHECK(reduction == "sum" || reduction == "mean" || reduction == "none",
-              "reduction: sum, mean or none expected, got " << reduction);
+                      int reduction, const TensorView& distances, const TensorView& map,
+                      const Launch& launch) {
+  MEDAD_CHECK(reduction >= 0 && reduction <= 2, "reduction: 0, 1 or 2 expected");
   DiscrepancyJob job{};
   job.layers = layers.data();
   job.layer_count = static_cast<int>(layers.size());
   job.dtype = dtype;
-  job.separate = reduction == "none";
-  job.scale = reduction == "mean" ? 1.0 / double(layers.size()) : 1.0;
+  job.separate = Reduction(reduction) == Reduction::kNone;
+  job.scale = Reduction(reduction) == Reduction::kMean ? 1.0 / double(layers.size()) : 1.0;
   const int first = job.separate ? 1 : 0;
   MEDAD_CHECK(map.dims == 4 + first && map.is_contiguous(), "map: contiguous, 4 axes expected");
   MEDAD_CHECK(!job.separate || map.shape[0] == int64_t(layers.size()), "map: one a layer expected");
@@ -95,6 +93,14 @@ DiscrepancyJob job_of(const std::vector<DiscrepancyLayer>& layers, DType dtype, 
   job.width = map.shape[first + 3];
   MEDAD_CHECK(job.height > 0 && job.width > 0, "map: H and W of at least 1 expected");
   job.map = map.data;
+  if (!launch.on_cpu()) {
+    int64_t positions = 0;
+    for (const DiscrepancyLayer& layer : layers) positions += layer.height * layer.width;
+    MEDAD_CHECK(distances.dtype == map.dtype && distances.is_contiguous() &&
+                    distances.numel() == batch * positions,
+                "distances: contiguous, one for each position of each image expected");
+    job.scratch = distances.data;
+  }
   job.threads = launch.threads > 1 ? launch.threads : 1;
   return job;
 }
@@ -103,11 +109,11 @@ DiscrepancyJob job_of(const std::vector<DiscrepancyLayer>& layers, DType dtype, 
 
 void patch_discrepancy(const std::vector<TensorView>& features,
                        const std::vector<TensorView>& reconstructed,
-                       const std::vector<TensorView>& heads, const char* reduction,
-                       const TensorView& out, const Launch& launch) {
+                       const std::vector<TensorView>& heads, int reduction,
+                       const TensorView& distances, const TensorView& out, const Launch& launch) {
   const std::vector<DiscrepancyLayer> layers = layers_of(features, reconstructed, heads);
   const DiscrepancyJob job =
-      job_of(layers, features[0].dtype, features[0].shape[0], reduction, out, launch);
+      job_of(layers, features[0].dtype, features[0].shape[0], reduction, distances, out, launch);
   if (job.batch == 0) return;
   if (launch.on_cpu()) {
     MEDAD_CALL_CPU(patch_discrepancy_cpu, job);
@@ -121,7 +127,8 @@ void patch_discrepancy(const std::vector<TensorView>& features,
 }
 
 void patch_discrepancy_backward(const TensorView& grad, const std::vector<TensorView>& features,
-                                const std::vector<TensorView>& reconstructed, const char* reduction,
+                                const std::vector<TensorView>& reconstructed, int reduction,
+                                const TensorView& distances,
                                 const std::vector<TensorView>& grad_features,
                                 const std::vector<TensorView>& grad_reconstructed,
                                 const Launch& launch) {
@@ -137,7 +144,7 @@ void patch_discrepancy_backward(const TensorView& grad, const std::vector<Tensor
   attach(grad_features, "grad_features", &DiscrepancyLayer::grad_features);
   attach(grad_reconstructed, "grad_reconstructed", &DiscrepancyLayer::grad_reconstructed);
   const DiscrepancyJob job =
-      job_of(layers, features[0].dtype, features[0].shape[0], reduction, grad, launch);
+      job_of(layers, features[0].dtype, features[0].shape[0], reduction, distances, grad, launch);
   if (job.batch == 0) return;
   if (launch.on_cpu()) {
     MEDAD_CALL_CPU(patch_discrepancy_backward_cpu, job);

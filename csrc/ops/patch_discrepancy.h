@@ -15,16 +15,11 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 #include <vector>
 
+#include "core/host_device.h"
 #include "core/tensor_view.h"
-
-#ifdef __CUDACC__
-#define MEDAD_HD __host__ __device__ __forceinline__
-#else
-// Forced inline: csrc/core/cpu_level.h says why a shared copy would be a trap.
-#define MEDAD_HD inline __attribute__((always_inline))
-#endif
 
 namespace medad {
 
@@ -75,6 +70,17 @@ MEDAD_HD double norm_of(double own, double other) {
 MEDAD_HD double slope_a(double u, double v, double distance) { return (u - v) - distance * u; }
 MEDAD_HD double slope_b(double u, double v, double distance) { return (v - u) - distance * v; }
 
+// 2^-e for x in [2^e, 2^(e+1)), as near as that is a normal number.
+MEDAD_HD double power_of_two_below(double x) {
+  uint64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  int64_t exponent = 2046 - int64_t(bits >> 52);
+  exponent = exponent > 2045 ? 2045 : exponent < 1 ? 1 : exponent;
+  bits = uint64_t(exponent) << 52;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 // Plain data only, since each instruction set's kernel file sees it.
 struct DiscrepancySide {
   void* data;
@@ -101,26 +107,29 @@ struct DiscrepancyJob {
   bool separate;  // one map a layer instead of their sum
   double scale;   // 1, or 1 / layers for the mean
   void* map;      // out, or the gradient that comes in
+  void* scratch;  // for the GPU: the layers' own maps
   int threads;
 };
 
-// features, reconstructed: one view a layer; heads: none, or w1, b1, w2, b2 of each layer in turn;
-// reduction: "sum", "mean" or "none".
+enum class Reduction : int { kSum, kMean, kNone };
+
+// features, reconstructed: one view a layer; heads: none, or w1, b1, w2, b2 of each layer in turn.
+// `distances` is scratch for the layers' own maps, one after another, on the GPU: B x positions of
+// all layers, in out's type. The CPU takes no notice of it.
 void patch_discrepancy(const std::vector<TensorView>& features,
                        const std::vector<TensorView>& reconstructed,
-                       const std::vector<TensorView>& heads, const char* reduction,
-                       const TensorView& out, const Launch& launch);
+                       const std::vector<TensorView>& heads, int reduction,
+                       const TensorView& distances, const TensorView& out, const Launch& launch);
 
 // grad_features, grad_reconstructed: empty where not wanted.
 void patch_discrepancy_backward(const TensorView& grad, const std::vector<TensorView>& features,
-                                const std::vector<TensorView>& reconstructed, const char* reduction,
+                                const std::vector<TensorView>& reconstructed, int reduction,
+                                const TensorView& distances,
                                 const std::vector<TensorView>& grad_features,
                                 const std::vector<TensorView>& grad_reconstructed,
                                 const Launch& launch);
 
-#ifdef MEDAD_WITH_CUDA
 void patch_discrepancy_cuda(const DiscrepancyJob& job, const Launch& launch);
 void patch_discrepancy_backward_cuda(const DiscrepancyJob& job, const Launch& launch);
-#endif
 
 }  // namespace medad

@@ -10,10 +10,10 @@
 #include <new>
 
 #include "core/cpu_level.h"
+#include "core/half.h"
+#include "core/matrix_tile.h"
+#include "core/simd.h"
 #include "ops/patch_discrepancy.h"
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 namespace medad {
 namespace MEDAD_ISA {
@@ -26,130 +26,22 @@ inline float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, 
 inline double multiply_add(double a, double b, double c) { return a * b + c; }
 inline float multiply_add(float a, float b, float c) { return a * b + c; }
 #endif
-#if defined(MEDAD_ISA_avx512)
-constexpr int kVectorBytes = 64;
-#elif defined(MEDAD_ISA_avx2)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
-typedef float FloatVector __attribute__((vector_size(kVectorBytes)));
-typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
-template <class R>
-constexpr int kLanes = kVectorBytes / int(sizeof(R));
-#if defined(MEDAD_ISA_avx512)
-inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return FloatVector(_mm512_fmadd_ps(a, b, c)); }
-inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return DoubleVector(_mm512_fmadd_pd(a, b, c)); }
-#elif defined(MEDAD_ISA_avx2)
-inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return FloatVector(_mm256_fmadd_ps(a, b, c)); }
-inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return DoubleVector(_mm256_fmadd_pd(a, b, c)); }
-#else
-inline FloatVector multiply_add(FloatVector a, FloatVector b, FloatVector c) { return a * b + c; }
-inline DoubleVector multiply_add(DoubleVector a, DoubleVector b, DoubleVector c) { return a * b + c; }
-#endif
-inline DoubleVector load(const double* from) {
-  DoubleVector value;
-  __builtin_memcpy(&value, from, sizeof value);
-  return value;
-}
 inline DoubleVector widen(const float* from) {
   typedef float Narrow __attribute__((vector_size(kVectorBytes / 2)));
   Narrow value;
   __builtin_memcpy(&value, from, sizeof value);
   return __builtin_convertvector(value, DoubleVector);
 }
-inline void store(double* to, DoubleVector value) { __builtin_memcpy(to, &value, sizeof value); }
-
-struct Half {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-
-inline float to_real(float x) { return x; }
-inline double to_real(double x) { return x; }
-inline float to_real(BFloat16 x) {
-  const uint32_t bits = uint32_t(x.bits) << 16;
-  float value;
-  __builtin_memcpy(&value, &bits, 4);
-  return value;
-}
-inline float to_real(Half x) {
-  uint32_t bits = uint32_t(x.bits & 0x7fff) << 13;
-  bits |= (x.bits & 0x7c00) == 0x7c00 ? 0x7f800000u : 0u;
-  float value;
-  __builtin_memcpy(&value, &bits, 4);
-  value *= (x.bits & 0x7c00) == 0x7c00 ? 1.0f : 0x1p112f;
-  return x.bits & 0x8000 ? -value : value;
-}
 
 template <class T>
-inline T from_real(float x);
-template <>
-inline float from_real<float>(float x) {
-  return x;
-}
+using real_of = typename Compute<T>::type;  // what we compute in, and what the distances are
 template <class T>
-inline T from_real(double x) {
-  return x;
-}
-template <>
-inline BFloat16 from_real<BFloat16>(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  if (x != x) return {uint16_t((bits >> 16) | 0x40)};
-  return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
-}
-template <>
-inline Half from_real<Half>(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  const uint16_t sign = uint16_t((bits >> 16) & 0x8000);
-  bits &= 0x7fffffff;
-  if (bits > 0x7f800000) return {uint16_t(sign | 0x7e00)};
-  if (bits >= 0x477ff000) return {uint16_t(sign | 0x7c00)};
-  if (bits < 0x38800000) {  // subnormal: let the adder round
-    float magnitude;
-    __builtin_memcpy(&magnitude, &bits, 4);
-    magnitude += 0.5f;
-    __builtin_memcpy(&bits, &magnitude, 4);
-    return {uint16_t(sign | (bits - 0x3f000000))};
-  }
-  bits += 0xfff + ((bits >> 13) & 1);
-  return {uint16_t(sign | ((bits - 0x38000000) >> 13))};
-}
-
-template <class T>
-struct Types {
-  using Real = float;  // what we compute in
-  using Map = float;   // what the distances are
-};
-template <>
-struct Types<double> {
-  using Real = double;
-  using Map = double;
-};
-template <class T>
-using real_of = typename Types<T>::Real;
-template <class T>
-using map_of = typename Types<T>::Map;
+using map_of = real_of<T>;
 
 template <class A, class B>
 constexpr bool is_same = false;
 template <class A>
 constexpr bool is_same<A, A> = true;
-
-// 2^-e for x in [2^e, 2^(e+1)), as near as that is a normal number.
-inline double power_of_two_below(double x) {
-  uint64_t bits;
-  __builtin_memcpy(&bits, &x, 8);
-  int64_t exponent = 2046 - int64_t(bits >> 52);
-  exponent = exponent > 2045 ? 2045 : exponent < 1 ? 1 : exponent;
-  bits = uint64_t(exponent) << 52;
-  __builtin_memcpy(&x, &bits, 8);
-  return x;
-}
 
 }  // namespace
 }  // namespace MEDAD_ISA
@@ -252,7 +144,7 @@ class Run {
       bytes += 2 * Memory::padded<int32_t>(job.width) + Memory::padded<M>(job.width);
       if (layer.head.w1 == nullptr) continue;
       bytes += Memory::padded<R>(packed_elements(layer));
-      const int64_t needed = Memory::padded<R>(head_scratch(layer));
+      const int64_t needed = Memory::padded<R>(head_scratch<R>(layer));
       scratch_bytes_ = scratch_bytes_ > needed ? scratch_bytes_ : needed;
     }
     const int64_t fitting = kGroupBytes / (positions_ * int64_t(sizeof(M)));
@@ -274,7 +166,7 @@ class Run {
     own.map_start = l == 0 ? 0 : layers_[l - 1].map_start + size_of(l - 1);
     own.block_start = blocks_;
     own.block = block_of<T>(layer, kMaxBlock);
-    if (layer.head.w1 != nullptr) own.block = kHeadBlock;
+    if (layer.head.w1 != nullptr) own.block = kHeadBlock<R>;
     if (backward_) {
       const int64_t fitting = kGradientCache / (2 * int64_t(sizeof(R)) * (layer.channels + 1));
       const int64_t rounded = fitting < 64 ? 64 : fitting / 64 * 64;
@@ -308,15 +200,14 @@ class Run {
       if (head.w1 == nullptr) continue;
       R* first = layers_[l].packed;
       R* second = first + packed_size(head.hidden, layer.channels);
-      const int64_t panels_1 = (head.hidden + kPanel - 1) / kPanel;
-      const int64_t panels_2 = (head.projected + kPanel - 1) / kPanel;
+      const int64_t tiles = tiles_of(head.hidden);
 #pragma omp for schedule(static)
-      for (int64_t p = 0; p < panels_1 + panels_2; ++p) {
-        if (p < panels_1) {
-          pack_panel(static_cast<const T*>(head.w1), head.hidden, layer.channels, p, first);
+      for (int64_t t = 0; t < tiles + tiles_of(head.projected); ++t) {
+        if (t < tiles) {
+          pack_weights(static_cast<const T*>(head.w1), head.hidden, layer.channels, t, first);
         } else {
-          pack_panel(static_cast<const T*>(head.w2), head.projected, head.hidden, p - panels_1,
-                     second);
+          pack_weights(static_cast<const T*>(head.w2), head.projected, head.hidden, t - tiles,
+                       second);
         }
       }
     }

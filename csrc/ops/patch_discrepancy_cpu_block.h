@@ -57,14 +57,14 @@ inline void pack(const Block& block, const DiscrepancySide& side, int64_t channe
     if (side.column_stride == 1) {
       for (int64_t c = 0; c < channels; ++c) {
         const T* row = from + c * side.channel_stride + offset;
-        for (int64_t x = 0; x < length; ++x) tile[c * stride + i + x] = to_real(row[x]);
+        for (int64_t x = 0; x < length; ++x) tile[c * stride + i + x] = to_float(row[x]);
       }
       return;
     }
     for (int64_t x = 0; x < length; ++x) {
       const T* vector = from + offset + x * side.column_stride;
       for (int64_t c = 0; c < channels; ++c) {
-        tile[c * stride + i + x] = to_real(vector[c * side.channel_stride]);
+        tile[c * stride + i + x] = to_float(vector[c * side.channel_stride]);
       }
     }
   });
@@ -78,14 +78,14 @@ inline void unpack(const Block& block, const DiscrepancySide& side, int64_t chan
     if (side.column_stride == 1) {
       for (int64_t c = 0; c < channels; ++c) {
         T* row = to + c * side.channel_stride + offset;
-        for (int64_t x = 0; x < length; ++x) row[x] = from_real<T>(tile[c * block.count + i + x]);
+        for (int64_t x = 0; x < length; ++x) row[x] = from_float<T>(tile[c * block.count + i + x]);
       }
       return;
     }
     for (int64_t x = 0; x < length; ++x) {
       T* vector = to + offset + x * side.column_stride;
       for (int64_t c = 0; c < channels; ++c) {
-        vector[c * side.channel_stride] = from_real<T>(tile[c * block.count + i + x]);
+        vector[c * side.channel_stride] = from_float<T>(tile[c * block.count + i + x]);
       }
     }
   });
@@ -159,19 +159,19 @@ inline void add_channels(const Rows<kChannels>& a, const Rows<kChannels>& b, int
     }
 #pragma GCC unroll 8
     for (int64_t i = line; i < line + kLine; i += kLanes<double>) {
-      DoubleVector sum_a = load(sums.a + i), sum_b = load(sums.b + i);
-      DoubleVector difference = load(sums.difference + i);
+      DoubleVector sum_a = load<double>(sums.a + i), sum_b = load<double>(sums.b + i);
+      DoubleVector difference = load<double>(sums.difference + i);
 #pragma GCC unroll 4
       for (int c = 0; c < kChannels; ++c) {
         const DoubleVector x = widen(a.row[c] + i), y = widen(b.row[c] + i);
         const DoubleVector gap = x - y;
-        sum_a = multiply_add(x, x, sum_a);
-        sum_b = multiply_add(y, y, sum_b);
-        difference = multiply_add(gap, gap, difference);
+        sum_a = fma(x, x, sum_a);
+        sum_b = fma(y, y, sum_b);
+        difference = fma(gap, gap, difference);
       }
-      store(sums.a + i, sum_a);
-      store(sums.b + i, sum_b);
-      store(sums.difference + i, difference);
+      store<double>(sums.a + i, sum_a);
+      store<double>(sums.b + i, sum_b);
+      store<double>(sums.difference + i, difference);
     }
   }
   for (int64_t i = line; i < count; ++i) {

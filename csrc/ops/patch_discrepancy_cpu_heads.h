@@ -1,8 +1,8 @@
 // The distance of projected vectors: both sides of a block through a two-layer head, then compared.
 //
 // Bound by arithmetic: 2 (C D1 + D1 D2) flops a position and side. A block's vectors, hidden layer
-// and projections (count x width each) stay in L2; weights are packed once a call into panels of
-// kPanel rows, so the inner kernel reads both operands forward only. Nothing larger is ever stored.
+// and projections stay in L2, in panels of positions that the register tile reads front to back;
+// weights are packed once a call. Nothing larger is ever stored.
 //
 // Included by patch_discrepancy_cpu.cpp only, once per instruction set.
 #pragma once
@@ -11,99 +11,74 @@ namespace medad {
 namespace MEDAD_ISA {
 namespace {
 
-#if defined(MEDAD_ISA_avx512)
-constexpr int kPanel = 12;  // with 2 vectors: 24 of 32 registers hold sums
-#elif defined(MEDAD_ISA_avx2)
-constexpr int kPanel = 6;  // with 2 vectors: 12 of 16 registers hold sums
-#else
-constexpr int kPanel = 6;
-#endif
-constexpr int kHeadBlock = 64;  // positions: a multiple of two vectors of any kind
+constexpr int64_t kHeadPanels =
+    2;  // of kPanel<R> positions: a block that leaves L2 room for weights
 
 template <class R>
-using Vector __attribute__((vector_size(kVectorBytes))) = R;
+constexpr int64_t kHeadBlock = kHeadPanels * kPanel<R>;
 
-// Elements of `rows` x `depth` weights as panels: [panel][depth][kPanel], zeros below the last row.
+// Tiles of kTileRows rows of weights.
+inline int64_t tiles_of(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+// Elements of packed weights: tiles of kTileRows rows, [tile][depth][kTileRows], the last one
+// padded.
 inline int64_t packed_size(int64_t rows, int64_t depth) {
-  return (rows + kPanel - 1) / kPanel * kPanel * depth;
+  return tiles_of(rows) * kTileRows * depth;
 }
 
 template <class T>
-inline void pack_panel(const T* weights, int64_t rows, int64_t depth, int64_t panel,
-                       real_of<T>* packed) {
-  real_of<T>* to = packed + panel * kPanel * depth;
+inline void pack_weights(const T* weights, int64_t rows, int64_t depth, int64_t tile,
+                         real_of<T>* packed) {
+  real_of<T>* to = packed + tile * kTileRows * depth;
   for (int64_t k = 0; k < depth; ++k) {
-    for (int r = 0; r < kPanel; ++r) {
-      const int64_t row = panel * kPanel + r;
-      to[k * kPanel + r] = row < rows ? to_real(weights[row * depth + k]) : real_of<T>(0);
+    for (int r = 0; r < kTileRows; ++r) {
+      const int64_t row = tile * kTileRows + r;
+      to[k * kTileRows + r] = row < rows ? to_float(weights[row * depth + k]) : real_of<T>(0);
     }
   }
 }
 
-// One panel of rows times 2 vectors of positions; `x` and `y` have rows of kHeadBlock positions.
-template <class R, bool kRelu, class Bias>
-inline void multiply_panel(const R* panel, int64_t depth, const R* x, const Bias* bias,
-                           int64_t rows, R* y) {
-  constexpr int kWidth = kLanes<R>;
-  Vector<R> sum[kPanel][2] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    Vector<R> in[2];
-    __builtin_memcpy(in, x + k * kHeadBlock, sizeof in);
-#pragma GCC unroll 16
-    for (int r = 0; r < kPanel; ++r) {
-      const Vector<R> weight = panel[k * kPanel + r] - Vector<R>{};
-      sum[r][0] = multiply_add(weight, in[0], sum[r][0]);
-      sum[r][1] = multiply_add(weight, in[1], sum[r][1]);
-    }
+// y (rows, kPanel) = packed weights (rows, depth) @ x (depth, kPanel) + bias, below 0 cut off at 0.
+template <bool kRelu, class R, class T>
+inline void linear(const R* packed, int64_t rows, int64_t depth, const R* x, const T* bias, R* y) {
+  for (int64_t row = 0; row < rows; row += kTileRows) {
+    multiply_rows<R>(smaller(kTileRows, rows - row), packed + row * depth, 1, kTileRows, x, depth,
+                     y + row * kPanel<R>, kPanel<R>, false);
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kPanel; ++r) {
-    if (r >= rows) break;
-    const R shift = to_real(bias[r]);
-    for (int v = 0; v < 2; ++v) {
-      Vector<R> value = sum[r][v] + shift;
-      // Written so that NaN stays NaN.
-      if (kRelu) value = value < R(0) ? Vector<R>{} : value;
-      __builtin_memcpy(y + r * kHeadBlock + v * kWidth, &value, sizeof value);
+  for (int64_t row = 0; row < rows; ++row) {
+    const R shift = to_float(bias[row]);
+    R* values = y + row * kPanel<R>;
+    for (int i = 0; i < kPanel<R>; ++i) {
+      // A sum over no inputs has written nothing.
+      const R value = (depth > 0 ? values[i] : R(0)) + shift;
+      values[i] = kRelu && value < 0 ? R(0) : value;  // NaN stays NaN
     }
   }
 }
 
-// y (rows, kHeadBlock) = packed weights (rows, depth) @ x (depth, kHeadBlock) + bias.
-template <class R, bool kRelu, class Bias>
-inline void linear(const R* packed, int64_t rows, int64_t depth, const R* x, const Bias* bias,
-                   int64_t count, R* y) {
-  for (int64_t i = 0; i < count; i += 2 * kLanes<R>) {
-    for (int64_t row = 0; row < rows; row += kPanel) {
-      multiply_panel<R, kRelu>(packed + row * depth, depth, x + i, bias + row, rows - row,
-                               y + row * kHeadBlock + i);
-    }
-  }
-}
-
-// Scratch of one thread, in real numbers: the vectors, the hidden layer, and two projections.
+// Scratch of one thread, in real numbers: the vectors, one panel's hidden layer, two projections.
+template <class R>
 inline int64_t head_scratch(const DiscrepancyLayer& layer) {
-  return kHeadBlock * (layer.channels + layer.head.hidden + 2 * layer.head.projected);
+  return kPanel<R> * (layer.channels + layer.head.hidden) + 2 * kPanel<R> * layer.head.projected;
 }
 
+// The projections (D2, kPanel) of one panel of positions.
 template <class T>
-inline void project(const Block& block, const DiscrepancySide& side, const real_of<T>* packed,
+inline void project(const Block& panel, const DiscrepancySide& side, const real_of<T>* packed,
                     real_of<T>* scratch, real_of<T>* projected) {
   using R = real_of<T>;
-  const DiscrepancyLayer& layer = *block.layer;
+  const DiscrepancyLayer& layer = *panel.layer;
   const DiscrepancyHead& head = layer.head;
   R* x = scratch;
-  R* hidden = x + kHeadBlock * layer.channels;
-  pack<T>(block, side, 0, layer.channels, x, kHeadBlock);
-  // Lanes past the block's end are computed too: from zeros, never from what was left there.
+  R* hidden = x + kPanel<R> * layer.channels;
+  pack<T>(panel, side, 0, layer.channels, x, kPanel<R>);
+  // Lanes past the end are computed too: from zeros, never from what was left there.
   for (int64_t c = 0; c < layer.channels; ++c) {
-    for (int64_t i = block.count; i < kHeadBlock; ++i) x[c * kHeadBlock + i] = 0;
+    for (int64_t i = panel.count; i < kPanel<R>; ++i) x[c * kPanel<R> + i] = 0;
   }
-  const T* b1 = static_cast<const T*>(head.b1);
-  const T* b2 = static_cast<const T*>(head.b2);
-  linear<R, true>(packed, head.hidden, layer.channels, x, b1, block.count, hidden);
-  linear<R, false>(packed + packed_size(head.hidden, layer.channels), head.projected, head.hidden,
-                   hidden, b2, block.count, projected);
+  linear<true>(packed, head.hidden, layer.channels, x, static_cast<const T*>(head.b1), hidden);
+  linear<false>(packed + packed_size(head.hidden, layer.channels), head.projected, head.hidden,
+                hidden, static_cast<const T*>(head.b2), projected);
 }
 
 template <class T>
@@ -111,18 +86,22 @@ inline void block_head_distance(const Block& block, const real_of<T>* packed, re
                                 map_of<T>* out) {
   using R = real_of<T>;
   const DiscrepancyLayer& layer = *block.layer;
-  R* a = scratch + kHeadBlock * (layer.channels + layer.head.hidden);
-  R* b = a + kHeadBlock * layer.head.projected;
-  project<T>(block, layer.features, packed, scratch, a);
-  project<T>(block, layer.reconstructed, packed, scratch, b);
-  // The projections are a block of their own: one image, rows of kHeadBlock positions.
-  DiscrepancyLayer flat{};
-  flat.features = {a, 0, kHeadBlock, 1, 1};
-  flat.reconstructed = {b, 0, kHeadBlock, 1, 1};
-  flat.channels = layer.head.projected;
-  flat.height = 1;
-  flat.width = block.count;
-  block_distance<R>({&flat, 0, 0, block.count}, out);
+  R* a = scratch + kPanel<R> * (layer.channels + layer.head.hidden);
+  R* b = a + kPanel<R> * layer.head.projected;
+  for (int64_t first = 0; first < block.count; first += kPanel<R>) {
+    const Block panel = {block.layer, block.image, block.first + first,
+                         smaller(kPanel<R>, block.count - first)};
+    project<T>(panel, layer.features, packed, scratch, a);
+    project<T>(panel, layer.reconstructed, packed, scratch, b);
+    // The projections are a layer of their own: one image, one row of positions.
+    DiscrepancyLayer flat{};
+    flat.features = {a, 0, kPanel<R>, 1, 1};
+    flat.reconstructed = {b, 0, kPanel<R>, 1, 1};
+    flat.channels = layer.head.projected;
+    flat.height = 1;
+    flat.width = panel.count;
+    block_distance<R>({&flat, 0, 0, panel.count}, out + first);
+  }
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ __all__ = ["patch_discrepancy", "patch_discrepancy_reference"]
 Head = tuple[Tensor, Tensor, Tensor, Tensor]
 Reduction = Literal["sum", "mean", "none"]
 
+_REDUCTIONS = ("sum", "mean", "none")
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -66,7 +67,7 @@ def patch_discrepancy(
     features, reconstructed = _checked_layers(features, reconstructed)
     height, width = _checked_size(size)
     flat_heads = _checked_heads(heads, features)
-    if reduction not in ("sum", "mean", "none"):
+    if reduction not in _REDUCTIONS:
         raise InputError(f"reduction: 'sum', 'mean' or 'none' expected, got {reduction!r}")
     tensors = _one_dtype([*features, *reconstructed, *flat_heads])
     count = len(features)
@@ -173,7 +174,8 @@ def _checked_layers(features: Any, reconstructed: Any) -> tuple[list[Tensor], li
                 f"reconstructed[{layer}]: {tuple(a.shape)} expected, as features[{layer}], "
                 f"got {tuple(b.shape)}"
             )
-    _check_alike([*features, *reconstructed], features[0], "features and reconstructed")
+    _check_alike("features", features, features[0])
+    _check_alike("reconstructed", reconstructed, features[0])
     return features, reconstructed
 
 
@@ -188,12 +190,16 @@ def _check_tensor(value: Any, name: str) -> None:
         )
 
 
-def _check_alike(tensors: Sequence[Tensor], like: Tensor, name: str) -> None:
-    for tensor in tensors:
+def _check_alike(name: str, tensors: Sequence[Tensor], like: Tensor) -> None:
+    for layer, tensor in enumerate(tensors):
         if tensor.device != like.device:
-            raise InputError(f"{name}: one device expected, got {like.device} and {tensor.device}")
+            raise InputError(
+                f"{name}[{layer}]: {like.device} expected, as features[0], got {tensor.device}"
+            )
         if tensor.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
-            raise InputError(f"{name}: one dtype expected, got {like.dtype} and {tensor.dtype}")
+            raise InputError(
+                f"{name}[{layer}]: {like.dtype} expected, as features[0], got {tensor.dtype}"
+            )
 
 
 def _checked_size(size: Any) -> tuple[int, int]:
@@ -231,8 +237,8 @@ def _checked_heads(heads: Any, features: Sequence[Tensor]) -> list[Tensor]:
         for part, tensor, shape in zip(("w1", "b1", "w2", "b2"), head, wanted, strict=True):
             if tuple(tensor.shape) != shape:
                 raise InputError(f"{name}.{part}: {shape} expected, got {tuple(tensor.shape)}")
+        _check_alike(name, head, features[0])
         flat += head
-    _check_alike(flat, features[0], "heads and features")
     return flat
 
 
@@ -267,6 +273,12 @@ def _shapes(
     return first.new_empty(shape, dtype=dtype)
 
 
+def _distances(features: list[Tensor], like: Tensor) -> Tensor:
+    """Scratch for the layers' own maps on the GPU; the CPU kernel brings its own, much smaller."""
+    positions = sum(map_.shape[2] * map_.shape[3] for map_ in features)
+    return like.new_empty(features[0].shape[0] * positions if like.is_cuda else 0)
+
+
 def _forward(
     features: list[Tensor],
     reconstructed: list[Tensor],
@@ -277,7 +289,16 @@ def _forward(
 ) -> Tensor:
     out = _shapes(features, reconstructed, heads, height, width, reduction)
     dense = [part.contiguous() for part in heads]
-    _native.call(_C.patch_discrepancy, out.device, features, reconstructed, dense, reduction, out)
+    _native.call(
+        _C.patch_discrepancy,
+        out.device,
+        features,
+        reconstructed,
+        dense,
+        _REDUCTIONS.index(reduction),
+        _distances(features, out),
+        out,
+    )
     return out
 
 
@@ -332,7 +353,8 @@ def _run_backward(
         grad.contiguous(),
         features,
         reconstructed,
-        reduction,
+        _REDUCTIONS.index(reduction),
+        _distances(features, grad),
         out[: len(features)] if to_features else [],
         out[-len(features) :] if to_reconstructed else [],
     )
