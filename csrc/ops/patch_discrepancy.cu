@@ -13,9 +13,9 @@
 #include "core/cuda_check.h"
 #include "core/half.h"
 #include "ops/patch_discrepancy.h"
-#include "ops/patch_discrepancy_cuda.cuh"
-#include "ops/patch_discrepancy_heads.cuh"
-#include "ops/patch_discrepancy_resize.cuh"
+#include "ops/patch_discrepancy/distance.cuh"
+#include "ops/patch_discrepancy/heads.cuh"
+#include "ops/patch_discrepancy/resize.cuh"
 
 namespace medad {
 namespace {

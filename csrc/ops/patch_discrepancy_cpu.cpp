@@ -47,9 +47,9 @@ constexpr bool is_same<A, A> = true;
 }  // namespace MEDAD_ISA
 }  // namespace medad
 
-#include "ops/patch_discrepancy_cpu_block.h"
-#include "ops/patch_discrepancy_cpu_heads.h"
-#include "ops/patch_discrepancy_cpu_resize.h"
+#include "ops/patch_discrepancy/cpu_block.h"
+#include "ops/patch_discrepancy/cpu_heads.h"
+#include "ops/patch_discrepancy/cpu_resize.h"
 
 namespace medad {
 namespace MEDAD_ISA {

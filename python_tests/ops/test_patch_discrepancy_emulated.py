@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medad_fast.ops.patch_discrepancy import patch_discrepancy, patch_discrepancy_reference
-from python_tests.emulation import ORDERS, load
+from python_tests.emulation import CSRC, ORDERS, load
 from python_tests.ops.test_patch_discrepancy import (
     DTYPES,
     LAYERS,
@@ -17,14 +17,15 @@ from python_tests.ops.test_patch_discrepancy import (
     make_maps,
 )
 
-SOURCE = """
+# The checks come along: the calls go through the function that Python calls.
+SOURCE = f"""
 #define MEDAD_WITH_CUDA
-#include "ops/patch_discrepancy.cpp"
+{(CSRC / "ops" / "patch_discrepancy.cpp").read_text()}
 #include "ops/patch_discrepancy.cu"
-namespace medad::baseline {
-void patch_discrepancy_cpu(const DiscrepancyJob&) {}
-void patch_discrepancy_backward_cpu(const DiscrepancyJob&) {}
-}
+namespace medad::baseline {{
+void patch_discrepancy_cpu(const DiscrepancyJob&) {{}}
+void patch_discrepancy_backward_cpu(const DiscrepancyJob&) {{}}
+}}
 """
 REDUCTIONS = ["sum", "mean", "none"]
 # Widths that are and are not multiples of four, channels that leave warps idle and that do not.

@@ -5,7 +5,7 @@
 
 #include "core/gpu.cuh"
 #include "ops/patch_discrepancy.h"
-#include "ops/patch_discrepancy_cuda.cuh"
+#include "ops/patch_discrepancy/distance.cuh"
 
 namespace medad {
 namespace {
