@@ -85,7 +85,8 @@ __device__ Place place_of(const Layers<T, C>& layers, int64_t block) {
   return {l, number % tiles, number / tiles};
 }
 
-// kRows x kTileColumns of own . other^T into `tile`, zero where either runs out of rows.
+// kRows x kTileColumns of own . other^T into `tile`, zero where either runs out of rows. Threads
+// may still read the last tile when they call this: it is written after the first barrier in here.
 template <Precision kPrecision, class T, class C>
 __device__ void multiply_rows_by_rows(Span<const T> own, int64_t own_rows, Span<const T> other,
                                       int64_t other_rows, int64_t depth, Span<C> staged,
@@ -263,7 +264,6 @@ __global__ void __launch_bounds__(kThreads, 2) rows_kernel(const Layers<T, C> la
     for (int c = my_part; c < columns; c += kRowThreads) {
       softmax.add(tile[my_row * step + c], column + c == row + my_row, inverse_temperature);
     }
-    __syncthreads();
   }
   softmax.finish(inverse_temperature, layers.exact_cut);
 
@@ -343,7 +343,6 @@ __global__ void __launch_bounds__(kThreads, 2)
       multiply_tile_by_rows<kPrecision, T, C>(gradient, Span<const C>(tile), kStep,
                                               other_side + column * depth, columns, depth, d,
                                               staged);
-      __syncthreads();  // the next tile is written over this one
     }
     write_sum<T, C>(gradient, out + (first + row) * depth, rows, depth, d);
   }
