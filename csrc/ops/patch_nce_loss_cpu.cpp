@@ -26,6 +26,9 @@ constexpr int64_t kTileElements = 1 << 17;
 constexpr int64_t kBlockElements = 1 << 16;
 constexpr int64_t kSkew = 16;  // elements added to the tile's rows: a power of two would share sets
 
+// Multiply-adds of the logits below which one thread is done before a second has been woken.
+constexpr int64_t kWorkForThreads = 1 << 21;
+
 MEDAD_INLINE int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
@@ -242,10 +245,11 @@ struct Workspace {
 template <class T>
 void run(const PatchNceCpuLayer<T>* layers, int64_t count, const PatchNceOptions& options,
          int threads) {
-  int64_t images = 0, elements = 0;
+  int64_t images = 0, elements = 0, work = 0;
   for (int64_t l = 0; l < count; ++l) {
     if (layers[l].size == 0) continue;
     images += layers[l].groups;
+    work += layers[l].groups * layers[l].size * layers[l].size * layers[l].depth;
     elements = bigger(elements, Plan<T>(layers[l].size, layers[l].depth).elements());
   }
   if (images == 0) return;
@@ -260,7 +264,8 @@ void run(const PatchNceCpuLayer<T>* layers, int64_t count, const PatchNceOptions
                      team);
   };
 
-  if (threads <= 1) {  // no parallel region: a forked child may not open one
+  // No parallel region for one thread: a forked child may not open one.
+  if (threads <= 1 || work < kWorkForThreads) {
     Workspace<T> workspace(elements);
     for (int64_t image = 0; image < images; ++image) process(image, workspace.data, {0, 1});
     return;
