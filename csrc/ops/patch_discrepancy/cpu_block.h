@@ -36,35 +36,93 @@ inline T* image_of(const DiscrepancySide& side, int64_t image) {
   return static_cast<T*>(side.data) + image * side.batch_stride;
 }
 
-// Calls visit(i, offset, length) for each run of positions of the block that lie in one image row.
+// Calls visit(i, offset, length) for each run of positions of the block that lie evenly spaced.
 template <class Visit>
-inline void each_row_run(const Block& block, const DiscrepancySide& side, Visit visit) {
+inline void each_run(const Block& block, const DiscrepancySide& side, Visit visit) {
   const int64_t width = block.layer->width;
+  const bool even = side.row_stride == width * side.column_stride;
   for (int64_t i = 0; i < block.count;) {
     const int64_t y = (block.first + i) / width, x = (block.first + i) % width;
-    const int64_t length = smaller(block.count - i, width - x);
+    const int64_t length = even ? block.count : smaller(block.count - i, width - x);
     visit(i, y * side.row_stride + x * side.column_stride, length);
     i += length;
   }
 }
 
-// Tile (channels, stride) of real numbers from any layout.
+// A row of neighbouring elements as real numbers.
+template <class T>
+inline void convert_row(const T* from, int64_t count, real_of<T>* to) {
+  int64_t x = 0;
+#ifdef __F16C__
+  if constexpr (is_same<T, Half>) {
+    for (; x + 8 <= count; x += 8) {
+      __m128i halves;
+      __builtin_memcpy(&halves, from + x, sizeof halves);
+      const __m256 floats = _mm256_cvtph_ps(halves);
+      __builtin_memcpy(to + x, &floats, sizeof floats);
+    }
+  }
+#endif
+  for (; x < count; ++x) to[x] = to_float(from[x]);
+}
+
+// Vectors of neighbouring elements, `step` apart, as columns: to[c][x] = from[x][c].
+template <class T>
+inline void convert_vectors(const T* from, int64_t step, int64_t channels, int64_t count,
+                            real_of<T>* to, int64_t stride) {
+  using R = real_of<T>;
+  constexpr int kSide = kLanes<R>;
+  int64_t x = 0;
+  for (; x + kSide <= count; x += kSide) {
+    int64_t c = 0;
+    for (; c + kSide <= channels; c += kSide) {
+      if constexpr (is_same<T, R>) {
+        transpose_square<R>(from + x * step + c, step, to + c * stride + x, stride);
+      } else {
+        alignas(64) R square[kSide * kSide];
+        for (int i = 0; i < kSide; ++i) {
+          convert_row(from + (x + i) * step + c, kSide, square + i * kSide);
+        }
+        transpose_square<R>(square, kSide, to + c * stride + x, stride);
+      }
+    }
+    for (; c < channels; ++c) {
+      for (int i = 0; i < kSide; ++i) to[c * stride + x + i] = to_float(from[(x + i) * step + c]);
+    }
+  }
+  for (; x < count; ++x) {
+    for (int64_t c = 0; c < channels; ++c) to[c * stride + x] = to_float(from[x * step + c]);
+  }
+}
+
+// Tile (channels, stride) of real numbers from any layout. What the next tile will read is asked
+// for on the way: it lies out of the prefetcher's sight.
 template <class T>
 inline void pack(const Block& block, const DiscrepancySide& side, int64_t channel, int64_t channels,
                  real_of<T>* tile, int64_t stride) {
+  constexpr int64_t kLine = 64 / int64_t(sizeof(T));
   const T* from = image_of<const T>(side, block.image) + channel * side.channel_stride;
-  each_row_run(block, side, [&](int64_t i, int64_t offset, int64_t length) {
+  each_run(block, side, [&](int64_t i, int64_t offset, int64_t length) {
     if (side.column_stride == 1) {
       for (int64_t c = 0; c < channels; ++c) {
         const T* row = from + c * side.channel_stride + offset;
-        for (int64_t x = 0; x < length; ++x) tile[c * stride + i + x] = to_float(row[x]);
+        for (int64_t x = 0; x < length; x += kLine) {
+          __builtin_prefetch(row + channels * side.channel_stride + x);
+        }
+        convert_row(row, length, tile + c * stride + i);
       }
-      return;
-    }
-    for (int64_t x = 0; x < length; ++x) {
-      const T* vector = from + offset + x * side.column_stride;
-      for (int64_t c = 0; c < channels; ++c) {
-        tile[c * stride + i + x] = to_float(vector[c * side.channel_stride]);
+    } else if (side.channel_stride == 1) {
+      const T* vectors = from + offset;
+      for (int64_t x = 0; x < length; ++x) {
+        __builtin_prefetch(vectors + x * side.column_stride + channels);
+      }
+      convert_vectors(vectors, side.column_stride, channels, length, tile + i, stride);
+    } else {
+      for (int64_t x = 0; x < length; ++x) {
+        const T* vector = from + offset + x * side.column_stride;
+        for (int64_t c = 0; c < channels; ++c) {
+          tile[c * stride + i + x] = to_float(vector[c * side.channel_stride]);
+        }
       }
     }
   });
@@ -74,7 +132,7 @@ template <class T>
 inline void unpack(const Block& block, const DiscrepancySide& side, int64_t channel,
                    int64_t channels, const real_of<T>* tile) {
   T* to = image_of<T>(side, block.image) + channel * side.channel_stride;
-  each_row_run(block, side, [&](int64_t i, int64_t offset, int64_t length) {
+  each_run(block, side, [&](int64_t i, int64_t offset, int64_t length) {
     if (side.column_stride == 1) {
       for (int64_t c = 0; c < channels; ++c) {
         T* row = to + c * side.channel_stride + offset;
@@ -222,13 +280,18 @@ inline double unit(double x, double scale, double norm, double) { return x * sca
 
 // Float32 and the half types: one pass, sums in double.
 template <class T>
-inline void measure(const Block& block, Pairs& pairs, float) {
-  Sums sums;
+inline void add_up(const Block& block, Sums& sums) {
   clear(sums, block.count);
   each_tile<T>(block, [&](const float* a, int64_t a_stride, const float* b, int64_t b_stride,
                           int64_t, int64_t channels) {
     add_rows(a, a_stride, b, b_stride, channels, block.count, sums);
   });
+}
+
+template <class T>
+inline void measure(const Block& block, Pairs& pairs, float) {
+  Sums sums;
+  add_up<T>(block, sums);
 #pragma GCC ivdep
   for (int64_t i = 0; i < block.count; ++i) {
     pairs.distance[i] = distance_of(sums.a[i], sums.b[i], sums.difference[i]);
@@ -285,11 +348,22 @@ inline void measure(const Block& block, Pairs& pairs, double) {
   }
 }
 
+// The block's distances.
 template <class T>
-inline void block_distance(const Block& block, map_of<T>* out) {
+inline void block_distance(const Block& block, float* out) {
+  Sums sums;
+  add_up<T>(block, sums);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < block.count; ++i) {
+    out[i] = float(distance_of(sums.a[i], sums.b[i], sums.difference[i]));
+  }
+}
+
+template <class T>
+inline void block_distance(const Block& block, double* out) {
   Pairs pairs;
-  measure<T>(block, pairs, real_of<T>());
-  for (int64_t i = 0; i < block.count; ++i) out[i] = map_of<T>(pairs.distance[i]);
+  measure<T>(block, pairs, double());
+  for (int64_t i = 0; i < block.count; ++i) out[i] = pairs.distance[i];
 }
 
 // Gradient of the block's distances times `upstream`, to the sides that have a place for it.
