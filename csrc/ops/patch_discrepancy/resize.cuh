@@ -121,7 +121,7 @@ __device__ __forceinline__ int64_t first_target(int64_t source, int64_t from, in
 
 __device__ __forceinline__ int64_t last_target(int64_t source, int64_t from, int64_t to) {
   const int64_t last = (2 * source + 3) * to / (2 * from) + 2;
-  return source >= from - 2 || last > to ? to : last;
+  return last > to ? to : last;
 }
 
 // A block takes one row of one layer of one image: threads along the row, the weights of the map's
