@@ -243,7 +243,7 @@ __device__ __forceinline__ void write_channels(const Layer<T>& layer, int64_t im
 
 // Each position's distance into the map, or (kBackward) the gradient of what the map holds.
 template <class T, bool kBackward>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     discrepancy_kernel(const __grid_constant__ Layers<T> layers) {
   using M = typename Compute<T>::type;
   MEDAD_SHARED(Sum, partial, kWarps * kMaxPositions);
@@ -308,7 +308,7 @@ __global__ void __launch_bounds__(kThreads)
 // Float64 has no wider type to sum in: a thread a position, with passes for the largest element,
 // the norms, and the distance of the unit vectors.
 template <bool kBackward>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kWarpSize)
     discrepancy_double_kernel(const __grid_constant__ Layers<double> layers) {
   int l = layers.count - 1;
   while (layers.layer[l].first_block > int64_t(blockIdx.x)) --l;

@@ -185,8 +185,12 @@ __device__ __forceinline__ void project(const HeadLayer<T>& layer,
   }
 }
 
+// Blocks a multiprocessor shall hold: left to choose, the compiler spills to make room for one
+// more. Four positions a thread need its registers, and mostly the shared memory, for themselves.
+constexpr int blocks_together(int each) { return each < 4 ? 2 : 1; }
+
 template <class T, int kEach>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, blocks_together(kEach))
     head_kernel(const __grid_constant__ HeadLayers<T> layers) {
   using R = typename Compute<T>::type;
   constexpr int kPositions = kAcross * kEach;
@@ -286,15 +290,13 @@ void launch_heads(const DiscrepancyJob& job, int first, int count, int64_t start
       "reading the device's shared memory");
   const auto bytes = [&](int each) { return head_bytes<R>(hidden, kAcross * each); };
   const auto fits = [&](int each) { return bytes(each) <= size_t(available); };
-  if (sizeof(R) == 4 && fits(4)) {
-    launch_heads_of<T, 4>(job, first, count, start, bytes(4), launch);
-  } else if (sizeof(R) == 4 && fits(2)) {
-    launch_heads_of<T, 2>(job, first, count, start, bytes(2), launch);
-  } else {
-    MEDAD_CHECK(fits(1),
-                "heads: a hidden layer of " << hidden << " does not fit this GPU's shared memory");
-    launch_heads_of<T, 1>(job, first, count, start, bytes(1), launch);
+  if constexpr (sizeof(R) == 4) {  // more float64 positions would not fit the registers
+    if (fits(4)) return launch_heads_of<T, 4>(job, first, count, start, bytes(4), launch);
+    if (fits(2)) return launch_heads_of<T, 2>(job, first, count, start, bytes(2), launch);
   }
+  MEDAD_CHECK(fits(1),
+              "heads: a hidden layer of " << hidden << " does not fit this GPU's shared memory");
+  launch_heads_of<T, 1>(job, first, count, start, bytes(1), launch);
 }
 
 }  // namespace
