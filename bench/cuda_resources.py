@@ -2,7 +2,7 @@
 
     python -m bench.cuda_resources            # print the table
     python -m bench.cuda_resources --write    # and commit it as bench/results/cuda_resources.json
-    python -m bench.cuda_resources --check    # fail on a warning, a spill, or another table
+    python -m bench.cuda_resources --check    # fail on a warning, a new spill, or another table
 
 Needs nvcc and no GPU. Counts are compared only with a table that the same nvcc release made.
 """
@@ -67,9 +67,8 @@ def parse(report: str) -> Iterator[tuple[str, str, Resources]]:
     )
     for match in entry.finditer(readable):
         shared = re.search(r"(\d+) bytes smem", match["rest"])
-        kernel = re.sub(r"\(anonymous namespace\)::|^void |medad::|\(.*$", "", match["kernel"])
         yield (
-            kernel,
+            _short_name(match["kernel"]),
             match["arch"],
             {
                 "registers": int(match["registers"]),
@@ -78,6 +77,17 @@ def parse(report: str) -> Iterator[tuple[str, str, Resources]]:
                 "shared_bytes": int(shared[1]) if shared else 0,
             },
         )
+
+
+def _short_name(kernel: str) -> str:
+    """A demangled kernel with its template arguments, without namespaces and parameters."""
+    name = re.sub(r"\(anonymous namespace\)::|^void |medad::", "", kernel)
+    depth = 0
+    for place, letter in enumerate(name):
+        depth += {"<": 1, ">": -1}.get(letter, 0)
+        if letter == "(" and depth == 0:
+            return name[:place]
+    return name
 
 
 def table() -> dict[str, Any]:
@@ -93,14 +103,16 @@ def table() -> dict[str, Any]:
 
 
 def differences(found: dict[str, Any], committed: dict[str, Any]) -> list[str]:
-    """Spills, and differences from the committed table where the compiler is the same."""
-    problems = [
-        f"{op}: {kernel} spills {resources['spill_bytes']} bytes on {arch}"
-        for op, kernels in found["kernels"].items()
-        for kernel, archs in kernels.items()
-        for arch, resources in archs.items()
-        if resources["spill_bytes"]
-    ]
+    """More spills than committed, and any difference where the compiler is the same."""
+    problems = []
+    for op, kernels in found["kernels"].items():
+        for kernel, archs in kernels.items():
+            known = committed["kernels"].get(op, {}).get(kernel, {})
+            problems += [
+                f"{op}: {kernel} spills {resources['spill_bytes']} bytes on {arch}"
+                for arch, resources in archs.items()
+                if resources["spill_bytes"] > known.get(arch, {}).get("spill_bytes", 0)
+            ]
     if found["nvcc"] == committed["nvcc"] and found["kernels"] != committed["kernels"]:
         changed = [
             op for op in found["kernels"] if found["kernels"][op] != committed["kernels"].get(op)

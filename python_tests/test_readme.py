@@ -28,7 +28,5 @@ def test_python_block_runs(number: int, tmp_path: Path) -> None:
 
 def test_relative_links_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
-    missing = [
-        link for link in links if "://" not in link and not (README.parent / link).exists()
-    ]
+    missing = [link for link in links if "://" not in link and not (README.parent / link).exists()]
     assert not missing
