@@ -64,8 +64,9 @@ class PatchCLAEConfig:
     top_k: int = 100  # pixels; the re-implementation's value
     quantile: float = 0.99  # of the map, for image_score "quantile"
     map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
-    subtract_normal: bool = False  # Departs when true: only what exceeds the training images' mean
-    # map at the same place counts; for images that lie alike, as slices of heads do.
+    # Departs with a number: only what exceeds the training images' mean map at a place by more than
+    # that many standard deviations counts; for images that lie alike, as slices of heads do.
+    normal_margin: float | None = None
     mask_background: bool = False  # Departs when true: black pixels of the image score 0
     learning_rate: float = 0.002  # Sec. 4.2.1
     betas: tuple[float, float] = (0.9, 0.999)  # Sec. 4.2.1
@@ -100,6 +101,12 @@ class PatchCLAEConfig:
         )
         require(0 <= self.quantile <= 1, self, "quantile", "from 0 to 1")
         require(
+            self.normal_margin is None or self.normal_margin >= 0,
+            self,
+            "normal_margin",
+            "null, or 0 or more",
+        )
+        require(
             self.map_smoothing >= 1 and self.map_smoothing % 2 == 1,
             self,
             "map_smoothing",
@@ -128,7 +135,7 @@ class PatchCLAE(Method):
         self.discriminator = (
             Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
         )
-        if c.subtract_normal:
+        if c.normal_margin is not None:
             self.register_buffer("normal_map", torch.zeros(1, 1, c.image_size, c.image_size))
         self._batch: tuple[Tensor, Tensor] | None = None
 
@@ -219,25 +226,31 @@ class PatchCLAE(Method):
 
     @torch.no_grad()
     def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
-        """Mean map of the training images, if it is to be subtracted.
+        """What the maps of the training images reach at each place, if that is to be subtracted.
 
         Not of the validation images: their scores set thresholds, and must be like new ones.
         """
-        if not self.config.subtract_normal:
+        margin = self.config.normal_margin
+        if margin is None:
             return
         self.eval()
-        total, count = torch.zeros_like(self.normal_map, dtype=torch.float64), 0
+        total = torch.zeros_like(self.normal_map, dtype=torch.float64)
+        squares, count = torch.zeros_like(total), 0
         for images in train_normal:
-            total += self._map(images).double().sum(dim=0, keepdim=True)
+            maps = self._map(images).double()
+            total += maps.sum(dim=0, keepdim=True)
+            squares += maps.square().sum(dim=0, keepdim=True)
             count += len(images)
-        self.normal_map.copy_(smooth(total / count, NORMAL_MAP_SMOOTHING))
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
+        self.normal_map.copy_(smooth(mean + margin * deviation, NORMAL_MAP_SMOOTHING))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Dense distance of features, summed over layers (Eq. 5 to 7); images are fed clean."""
         c = self.config
         maps = self._map(images)
-        if c.subtract_normal:
+        if c.normal_margin is not None:
             maps = (maps - self.normal_map).clamp(min=0)
         if c.mask_background:
             maps = maps * foreground(images)

@@ -216,13 +216,15 @@ def test_black_pixels_score_zero_where_asked():
     assert (plain[~foreground(images)] > 0).any()
 
 
-def test_what_normal_images_show_at_a_place_is_subtracted_where_asked():
+@pytest.mark.parametrize("margin", [0.0, 2.0])
+def test_what_normal_images_show_at_a_place_is_subtracted_where_asked(margin):
     images = discs(6)
-    method = build(subtract_normal=True).eval()
+    method = build(normal_margin=margin).eval()
     plain = build().eval().predict(images).anomaly_map
     assert torch.equal(method.predict(images).anomaly_map, plain)
     method.finish([images[:4], images[4:]], [])
-    expected = smooth(plain.mean(0, keepdim=True), 7)
+    spread = plain.std(0, correction=0, keepdim=True)
+    expected = smooth(plain.mean(0, keepdim=True) + margin * spread, 7)
     torch.testing.assert_close(method.normal_map, expected)
     torch.testing.assert_close(
         method.predict(images).anomaly_map, (plain - expected).clamp(min=0), rtol=1e-4, atol=1e-5
