@@ -143,7 +143,7 @@ def simulate_subjects(
 
 
 def simulate_brain(
-    out: Path,
+    out: str | Path,
     *,
     seed: int = 0,
     train: int = 24,
@@ -176,6 +176,7 @@ def simulate_brain(
         InputError: nilearn is not installed, or a count cannot be.
         DeviceError: the disk is full or not writable.
     """
+    out = Path(out)
     counts = {"train": train, "validation": validation, "test": test}
     total = sum(counts.values())
     lesions: list[tuple[str, str, bool, float, int]] = []
