@@ -13,7 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m pip wheel -q --no-deps -w "$work" .
 wheel=$(ls "$work"/medad_fast-*.whl)
-cp -r python_tests pyproject.toml "$work"  # the tests without the sources: they see the wheel
+cp -r python_tests csrc pyproject.toml "$work"  # the tests without the package: they see the wheel
 
 for version in "$@"; do
   python3 -m venv "$work/venv"

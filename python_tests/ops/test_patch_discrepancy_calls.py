@@ -198,12 +198,12 @@ def test_heads_need_little_memory_beyond_the_inputs():
     layers = [(64, 28, 28)]
     features, reconstructed = make_maps(layers, 4)
     heads = make_heads(layers, hidden=64, projected=64)
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         patch_discrepancy(features, reconstructed, size=28, heads=heads)
     allocated = sum(
         max(e.self_device_memory_usage, e.self_cpu_memory_usage, 0) for e in profile.key_averages()
     )
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         patch_discrepancy_reference(features, reconstructed, size=28, heads=heads)
     plain = sum(
         max(e.self_device_memory_usage, e.self_cpu_memory_usage, 0) for e in profile.key_averages()
