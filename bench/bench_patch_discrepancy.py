@@ -9,17 +9,15 @@ one large, and PatchCL-AE's own with its projection heads.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.harness import Candidate, Comparison, compare
+from bench.harness import Candidate, Comparison, compare, parse_arguments
 from medad_fast.ops.patch_discrepancy import patch_discrepancy, patch_discrepancy_reference
 
 Shape = tuple[int, int, int]
@@ -160,14 +158,7 @@ def test_patch_discrepancy(point: Point, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Patch discrepancy against plain torch")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", type=Path, default=None, help="append JSON lines to this file")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parse_arguments("Patch discrepancy against plain torch")
     for point in POINTS:
         with torch.set_grad_enabled(point.gradient):
             result = comparison(point, arguments.device, seconds=arguments.seconds)

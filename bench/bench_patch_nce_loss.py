@@ -7,16 +7,14 @@ Points: one tiny (overhead), PatchCL-AE's own, one large.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.harness import Candidate, Comparison, compare
+from bench.harness import Candidate, Comparison, compare, parse_arguments
 from medad_fast.ops import patch_nce_loss, patch_nce_loss_reference
 
 POINTS = [(1, 64, 64), (16, 256, 256), (4, 1024, 256)]  # B, S, D
@@ -116,14 +114,7 @@ def test_patch_nce_loss(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="PatchNCE against plain torch")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", type=Path, default=None, help="append JSON lines to this file")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parse_arguments("PatchNCE against plain torch")
     for point in POINTS:
         for both in (False, True):
             result = comparison(*point, arguments.device, both=both, seconds=arguments.seconds)

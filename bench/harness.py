@@ -8,6 +8,7 @@ a run that other processes disturbed is reported as refused.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import datetime
 import functools
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Comparison", "Row", "compare"]
+__all__ = ["Comparison", "Row", "compare", "parse_arguments"]
 
 OTHERS_LIMIT = 0.05  # of all processors' time, spent by other processes
 SPREAD_LIMIT = 0.1  # (90th - 10th percentile) / median
@@ -95,6 +96,19 @@ class Comparison:
             f"{self.machine['read_gbytes']:.1f} GB/s reading"
         )
         return "\n".join(lines)
+
+
+def parse_arguments(description: str) -> argparse.Namespace:
+    """The options that every benchmark has on the command line; sets the number of threads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--json", type=Path, default=None, help="append JSON lines to this file")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return arguments
 
 
 def compare(
