@@ -2,6 +2,7 @@
 
 #include "core/check.h"
 #include "core/cpu_level.h"
+#include "core/dispatch.h"
 
 namespace medad {
 
@@ -9,11 +10,6 @@ MEDAD_DECLARE_CPU(patch_discrepancy_cpu, (const DiscrepancyJob& job))
 MEDAD_DECLARE_CPU(patch_discrepancy_backward_cpu, (const DiscrepancyJob& job))
 
 namespace {
-
-bool is_floating(DType dtype) {
-  return dtype == DType::kFloat32 || dtype == DType::kFloat64 || dtype == DType::kFloat16 ||
-         dtype == DType::kBFloat16;
-}
 
 void check_like(const TensorView& view, const TensorView& like, const char* name) {
   MEDAD_CHECK(view.dims == 4, name << ": 4 axes (B, C, H, W) expected, got " << view.dims);

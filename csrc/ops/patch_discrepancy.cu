@@ -11,6 +11,7 @@
 
 #include "core/check.h"
 #include "core/cuda_check.h"
+#include "core/dispatch.h"
 #include "core/half.h"
 #include "ops/patch_discrepancy.h"
 #include "ops/patch_discrepancy/distance.cuh"
@@ -71,29 +72,16 @@ void backward(const DiscrepancyJob& job, const Launch& launch) {
   });
 }
 
-template <class Visit>
-void with_type(DType dtype, Visit visit) {
-  if (dtype == DType::kFloat64) {
-    visit(double());
-  } else if (dtype == DType::kFloat16) {
-    visit(Half());
-  } else if (dtype == DType::kBFloat16) {
-    visit(BFloat16());
-  } else {
-    visit(float());
-  }
-}
-
 }  // namespace
 
 void patch_discrepancy_cuda(const DiscrepancyJob& job, const Launch& launch) {
   const DeviceGuard guard(launch.device);
-  with_type(job.dtype, [&](auto zero) { forward<decltype(zero)>(job, launch); });
+  with_floating_type(job.dtype, [&](auto zero) { forward<decltype(zero)>(job, launch); });
 }
 
 void patch_discrepancy_backward_cuda(const DiscrepancyJob& job, const Launch& launch) {
   const DeviceGuard guard(launch.device);
-  with_type(job.dtype, [&](auto zero) { backward<decltype(zero)>(job, launch); });
+  with_floating_type(job.dtype, [&](auto zero) { backward<decltype(zero)>(job, launch); });
 }
 
 }  // namespace medad

@@ -10,6 +10,7 @@
 #include <new>
 
 #include "core/cpu_level.h"
+#include "core/dispatch.h"
 #include "core/half.h"
 #include "core/matrix_tile.h"
 #include "core/simd.h"
@@ -302,27 +303,14 @@ class Run {
   char* scratch_;
 };
 
-template <class Visit>
-inline void with_type(DType dtype, Visit visit) {
-  if (dtype == DType::kFloat64) {
-    visit(double());
-  } else if (dtype == DType::kFloat16) {
-    visit(Half());
-  } else if (dtype == DType::kBFloat16) {
-    visit(BFloat16());
-  } else {
-    visit(float());
-  }
-}
-
 }  // namespace
 
 void patch_discrepancy_cpu(const DiscrepancyJob& job) {
-  with_type(job.dtype, [&](auto zero) { Run<decltype(zero)>(job, false).forward(); });
+  with_floating_type(job.dtype, [&](auto zero) { Run<decltype(zero)>(job, false).forward(); });
 }
 
 void patch_discrepancy_backward_cpu(const DiscrepancyJob& job) {
-  with_type(job.dtype, [&](auto zero) { Run<decltype(zero)>(job, true).backward(); });
+  with_floating_type(job.dtype, [&](auto zero) { Run<decltype(zero)>(job, true).backward(); });
 }
 
 }  // namespace MEDAD_ISA

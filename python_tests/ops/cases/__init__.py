@@ -1,0 +1,68 @@
+"""One module an op: how to call it, and how not to. ``python_tests/ops/test_every_op.py`` runs all.
+
+What every op promises alike (layouts, threads, forks, streams, repetitions, refusals) is tested
+there, once; what is an op's own is tested in ``test_<op>.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["BadCall", "OpCase", "flat"]
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """A way to call an op, small enough for a test.
+
+    Attributes:
+        name: of the op; further words after a space tell apart several cases of one op.
+        inputs: from a seed, the tensors of one call on the CPU, drawn in float32 where they are
+            floating: tests move and cast them.
+        call: the public function with everything else filled in; takes those tensors.
+        dtypes: floating types that floating inputs may have; empty where none is floating.
+        gradients: places of the inputs that get a gradient.
+        image_axis: for each input the axis of images, or None; where the whole tuple is None, the
+            images of a batch are not independent.
+    """
+
+    name: str
+    inputs: Callable[[int], list[Tensor]]
+    call: Callable[..., Any]
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
+    gradients: tuple[int, ...] = ()
+    image_axis: tuple[int | None, ...] | None = None
+
+    def tensors(
+        self, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> list[Tensor]:
+        """The inputs on a device, the floating ones in ``dtype``."""
+        return [
+            t.to(device, dtype if t.is_floating_point() else t.dtype) for t in self.inputs(seed)
+        ]
+
+
+@dataclass(frozen=True)
+class BadCall:
+    """A call that must be refused, and the argument that the message must begin with."""
+
+    what: str
+    call: Callable[[], Any]
+    names: str
+    error: tuple[type[Exception], ...] = field(default=(ValueError, TypeError))
+
+
+def flat(result: Any) -> list[Tensor]:
+    """All tensors of a result, whatever it is: a tensor, a list, a struct with absent fields."""
+    if isinstance(result, Tensor):
+        return [result]
+    if result is None:
+        return []
+    if hasattr(result, "__dict__") and not isinstance(result, (list, tuple)):
+        result = list(vars(result).values())
+    return [tensor for part in result for tensor in flat(part)]
