@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import check_choices_and_types, require, require_image_size
+from medad_fast.methods.config import check_common, require
 from medad_fast.methods.optimization import Schedule, adam, schedule
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder
@@ -54,20 +54,8 @@ class AutoencoderConfig:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        check_choices_and_types(self)
-        require_image_size(self)
-        for field in ("width", "units", "top_k", "epochs", "batch_size"):
-            require(getattr(self, field) >= 1, self, field, "at least 1")
-        for field in ("learning_rate", "eps"):
-            require(getattr(self, field) > 0, self, field, "above 0")
-        require(0 <= self.quantile <= 1, self, "quantile", "from 0 to 1")
-        require(
-            self.map_smoothing >= 1 and self.map_smoothing % 2 == 1,
-            self,
-            "map_smoothing",
-            "odd and at least 1",
-        )
-        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two values in [0, 1)")
+        check_common(self)
+        require(self.units >= 1, self, "units", "at least 1")
 
 
 class Autoencoder(Method):

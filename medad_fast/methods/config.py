@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from medad_fast.errors import InputError
 
-__all__ = ["check_choices_and_types", "from_fields", "require", "require_image_size", "to_fields"]
+__all__ = ["check_choices_and_types", "check_common", "from_fields", "require", "to_fields"]
 
 
 def require(condition: bool, config: object, field: str, wanted: str) -> None:
@@ -18,8 +18,9 @@ def require(condition: bool, config: object, field: str, wanted: str) -> None:
         raise InputError(f"{field} must be {wanted}, got {getattr(config, field)!r}")
 
 
-def require_image_size(config: Any) -> None:
-    """Sides and channels that all methods accept."""
+def check_common(config: Any) -> None:
+    """Types and choices of every field, and the ranges of the fields that all methods have."""
+    check_choices_and_types(config)
     require(
         32 <= config.image_size <= 512 and config.image_size % 16 == 0,
         config,
@@ -27,6 +28,14 @@ def require_image_size(config: Any) -> None:
         "a multiple of 16 from 32 to 512",
     )
     require(config.channels in (1, 3), config, "channels", "1 or 3")
+    for field in ("width", "top_k", "epochs", "batch_size"):
+        require(getattr(config, field) >= 1, config, field, "at least 1")
+    for field in ("learning_rate", "eps"):
+        require(getattr(config, field) > 0, config, field, "above 0")
+    betas, smoothing = config.betas, config.map_smoothing
+    require(all(0 <= beta < 1 for beta in betas), config, "betas", "two values in [0, 1)")
+    require(0 <= config.quantile <= 1, config, "quantile", "from 0 to 1")
+    require(smoothing >= 1 and smoothing % 2 == 1, config, "map_smoothing", "odd and at least 1")
 
 
 def check_choices_and_types(config: Any) -> None:

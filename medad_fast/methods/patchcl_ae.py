@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import check_choices_and_types, require, require_image_size
+from medad_fast.methods.config import check_common, require
 from medad_fast.methods.optimization import Schedule, adam, schedule
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
@@ -76,13 +76,10 @@ class PatchCLAEConfig:
     batch_size: int = 4  # open; the re-implementation's value
 
     def __post_init__(self) -> None:
-        check_choices_and_types(self)
-        require_image_size(self)
-        for field in ("width", "units", "patches", "projection_dim", "top_k", "epochs"):
+        check_common(self)
+        for field in ("units", "patches", "projection_dim"):
             require(getattr(self, field) >= 1, self, field, "at least 1")
-        require(self.batch_size >= 1, self, "batch_size", "at least 1")
-        for field in ("temperature", "learning_rate", "eps"):
-            require(getattr(self, field) > 0, self, field, "above 0")
+        require(self.temperature > 0, self, "temperature", "above 0")
         for field in ("noise_sigma", "patch_weight", "adversarial_weight"):
             require(getattr(self, field) >= 0, self, field, "0 or more")
         require(
@@ -99,20 +96,12 @@ class PatchCLAEConfig:
             "layers",
             "rising block numbers from 1 to 5",
         )
-        require(0 <= self.quantile <= 1, self, "quantile", "from 0 to 1")
         require(
             self.normal_margin is None or self.normal_margin >= 0,
             self,
             "normal_margin",
             "null, or 0 or more",
         )
-        require(
-            self.map_smoothing >= 1 and self.map_smoothing % 2 == 1,
-            self,
-            "map_smoothing",
-            "odd and at least 1",
-        )
-        require(all(0 <= beta < 1 for beta in self.betas), self, "betas", "two values in [0, 1)")
 
 
 class PatchCLAE(Method):
