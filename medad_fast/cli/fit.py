@@ -145,13 +145,16 @@ def _flag(name: str, kind: Any, default: Any, text: str, group: str) -> inspect.
 
 
 def _comments(kind: type[Any]) -> dict[str, str]:
-    """What stands behind each field of a configuration in its source."""
+    """What the source says of each field of a configuration: above it, then behind it."""
+    said: list[str] = []
     found: dict[str, str] = {}
-    field = ""
     known = {field.name for field in dataclasses.fields(kind)}
     for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(kind)).readline):
-        words = token.line.split(":", 1)
-        if token.type == tokenize.COMMENT and words[0].strip() in known:
-            field = words[0].strip()
-            found[field] = token.string.lstrip("# ")
+        name = token.line.split(":", 1)[0].strip()
+        if token.type == tokenize.COMMENT:
+            said.append(token.string.lstrip("# "))
+        elif token.type == tokenize.NEWLINE:  # ends a statement; a line of its own is an NL
+            if name in known:
+                found[name] = " ".join(said)
+            said.clear()
     return found

@@ -43,9 +43,9 @@ class PatchCLAEConfig:
     residual: bool = True  # open; CUT's encoder has residual units there
     downsample: Downsample = "average"  # open: "a pooling layer"; CUT has "blur"
     noise_sigma: float = 0.05  # open: Gaussian; the re-implementation's value, images in [-1, 1]
-    noise_resolution: tuple[int, ...] = ()  # empty: noise per pixel, as the paper has it
-    # Departs: with numbers, noise is drawn on grids of these sides, enlarged and added up, so that
+    # Departs with numbers: noise is drawn on grids of these sides, enlarged and added up, so that
     # the decoder learns to remove larger structures (Kascenas et al., MIDL 2022: 16 for 128 px).
+    noise_resolution: tuple[int, ...] = ()  # Empty: noise per pixel, as the paper has it.
     layers: tuple[int, ...] = (1, 2, 3, 4)  # Fig. 3; Table 3's widths would fit 3, 4, 5
     patches: int = 256  # positions per layer, Sec. 4.2.1
     projection_dim: int = 256  # Table 3

@@ -74,6 +74,9 @@ def test_help_lists_the_fields_of_the_method(capsys: pytest.CaptureFixture[str])
     assert code == 0
     assert "--temperature" in out
     assert "CUT and MoCo" in out
+    words = " ".join(out.replace("│", " ").split())
+    assert "for images that lie alike" in words  # stands above its field
+    assert "the re-implementation's rule" in words  # stands behind it
     _, out, _ = said(capsys, ["fit", "--help"])
     assert "--temperature" not in out
 
