@@ -116,7 +116,7 @@ def compiler() -> str | None:
 def _source_hash(*texts: str) -> str:
     digest = hashlib.sha256("\0".join(texts).encode())
     for path in sorted(CSRC.rglob("*")):
-        if path.suffix in {".h", ".cuh", ".cu"}:
+        if path.suffix in {".h", ".cuh", ".cu", ".cpp"}:
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:24]
 

@@ -70,9 +70,9 @@ struct alignas(8) uint2 {
   const auto name##_memory = ::medad::emulation::Scheduler::get().dynamic_shared(); \
   const ::medad::Span<type> name(static_cast<type*>(name##_memory.first),           \
                                  int64_t(name##_memory.second / sizeof(type)))
-#define MEDAD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                      \
-  ((void)(stream), ::medad::emulation::Scheduler::get().launch(grid, block, shared_bytes, \
-                                                               [&] { kernel(__VA_ARGS__); }))
+#define MEDAD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)             \
+  ::medad::emulation::Scheduler::get().launch(grid, block, shared_bytes, stream, \
+                                              [&] { kernel(__VA_ARGS__); })
 
 #else
 

@@ -192,7 +192,8 @@ constexpr std::common_type_t<A, B> max(A a, B b) {
   return T(a) < T(b) ? T(b) : T(a);
 }
 
-// The few calls of the CUDA runtime that launchers make.
+// The few calls of the CUDA runtime that launchers may make. What waits for the GPU or takes memory
+// is missing on purpose: a launcher that calls it does not compile here.
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 using cudaStream_t = void*;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -205,10 +206,13 @@ enum cudaDeviceAttr {
 inline const char* cudaGetErrorString(cudaError_t) { return "error of the emulation"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = ::medad::emulation::Scheduler::get().device;
   return cudaSuccess;
 }
-inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaSetDevice(int device) {
+  ::medad::emulation::Scheduler::get().device = device;
+  return cudaSuccess;
+}
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
   return std::size_t(bytes) <= ::medad::emulation::kMaxSharedBytes ? cudaSuccess
@@ -231,7 +235,9 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   }
   return cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void* address, int value, std::size_t bytes, cudaStream_t) {
+inline cudaError_t cudaMemsetAsync(void* address, int value, std::size_t bytes,
+                                   cudaStream_t stream) {
+  ::medad::emulation::Scheduler::get().check_place(stream, "cudaMemsetAsync");
   std::memset(address, value, bytes);
   return cudaSuccess;
 }

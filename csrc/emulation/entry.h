@@ -24,6 +24,10 @@ struct ViewList {
   int64_t count;
 };
 
+// Not what is current or default anywhere, so that only what the caller passed on can be right.
+constexpr int kCallersDevice = 3;
+inline const char kCallersStream = 0;
+
 template <class T>
 T read(void* argument) {
   if constexpr (std::is_same_v<T, TensorView>) {
@@ -32,7 +36,7 @@ T read(void* argument) {
     const ViewList& list = *static_cast<const ViewList*>(argument);
     return {list.first, list.first + list.count};
   } else if constexpr (std::is_same_v<T, Launch>) {
-    return {0, nullptr, 1};
+    return {kCallersDevice, const_cast<char*>(&kCallersStream), 1};
   } else if constexpr (std::is_floating_point_v<T>) {
     return static_cast<T>(*static_cast<const double*>(argument));
   } else {
@@ -47,9 +51,15 @@ inline std::string& last_error() {
 
 template <class... Parameters, std::size_t... I>
 int invoke(void (*function)(Parameters...), void** arguments, std::index_sequence<I...>) {
+  Scheduler& scheduler = Scheduler::get();
+  scheduler.device = 0;
+  const bool placed = (std::is_same_v<std::decay_t<Parameters>, Launch> || ...);
+  scheduler.wanted_device = kCallersDevice;
+  scheduler.wanted_stream = placed ? &kCallersStream : kAnyStream;
   try {
     std::tuple<std::decay_t<Parameters>...> values{read<std::decay_t<Parameters>>(arguments[I])...};
     function(std::get<I>(values)...);
+    if (scheduler.device != 0) throw std::runtime_error("the caller's device was not put back");
     return 0;
   } catch (const std::exception& error) {
     last_error() = error.what();

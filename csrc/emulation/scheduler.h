@@ -3,8 +3,9 @@
 //
 // What it finds: barriers that not all threads reach, or reach at different places; warp operations
 // that a lane of the mask never joins; missing barriers, as results that change with the order;
-// shared memory read before it is written (it starts as NaN). What it cannot find: races between
-// memory operations without a switch between them, and how fast anything is.
+// shared memory read before it is written (it starts as NaN); work for another stream or device
+// than the caller's. What it cannot find: races between memory operations without a switch between
+// them, and how fast anything is.
 #pragma once
 
 #include <algorithm>
@@ -42,6 +43,9 @@ constexpr int kMaxThreads = 1024;
 #endif
 constexpr std::size_t kMaxSharedBytes = MEDAD_EMULATION_SHARED_KIB << 10;
 
+// Where no Launch says which stream is meant.
+inline const void* const kAnyStream = &kAnyStream;
+
 struct LaneWords {
   std::uint32_t word[kWarpWords];
 };
@@ -57,8 +61,20 @@ class Scheduler {
   unsigned seed = 0;
   long launches = 0;
   Index3 thread_index, block_index, block_size, grid_size;
+  int device = 0;                          // the current one
+  int wanted_device = 0;                   // where the caller's tensors are
+  const void* wanted_stream = kAnyStream;  // the caller's
 
-  void launch(Index3 grid, Index3 block, std::size_t shared_bytes, std::function<void()> kernel) {
+  // Work must be where the caller's tensors are, and wait for what the caller waits for.
+  void check_place(const void* stream, const char* what) const {
+    if (wanted_stream == kAnyStream) return;
+    if (stream != wanted_stream) throw std::runtime_error(std::string(what) + ": another stream");
+    if (device != wanted_device) throw std::runtime_error(std::string(what) + ": another device");
+  }
+
+  void launch(Index3 grid, Index3 block, std::size_t shared_bytes, const void* stream,
+              std::function<void()> kernel) {
+    check_place(stream, "launch");
     ++launches;
     const std::size_t blocks = std::size_t(grid.x) * grid.y * grid.z;
     const std::size_t threads = std::size_t(block.x) * block.y * block.z;

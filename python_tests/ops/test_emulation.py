@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from python_tests.emulation import ORDERS, EmulatedKernels, load
+from python_tests.emulation import CSRC, ORDERS, EmulatedKernels, load
 
 KERNELS = """
 #include "core/gpu.cuh"
@@ -68,6 +68,7 @@ __global__ void mistake_kernel(Argument<float> out, int which) {
 }
 
 void row_sum_cuda(const TensorView& rows, const TensorView& sums, const Launch& where) {
+  const DeviceGuard guard(where.device);
   MEDAD_LAUNCH((row_sum_kernel<64>), dim3(rows.shape[0]), dim3(64), 0, where.stream,
                span_of<const float>(rows), span_of<float>(sums), int(rows.shape[1]));
   cuda_check(cudaGetLastError(), "row_sum launch");
@@ -78,13 +79,36 @@ void mistake_cuda(const TensorView& out, int which) {
                span_of<float>(out), which);
 }
 
+__global__ void nothing_kernel() {}
+
+void misplaced_cuda(int which, const Launch& where) {
+  switch (which) {
+    case 0:  // the default stream
+      MEDAD_LAUNCH(nothing_kernel, dim3(1), dim3(32), 0, nullptr);
+      break;
+    case 1:  // the device that happens to be current
+      MEDAD_LAUNCH(nothing_kernel, dim3(1), dim3(32), 0, where.stream);
+      break;
+    case 2:  // a device that nobody puts back
+      cudaSetDevice(where.device);
+      MEDAD_LAUNCH(nothing_kernel, dim3(1), dim3(32), 0, where.stream);
+      break;
+    case 3: {
+      int memory = 0;
+      const DeviceGuard guard(where.device);
+      cudaMemsetAsync(&memory, 0, sizeof memory, nullptr);
+      break;
+    }
+  }
+}
+
 }  // namespace medad
 """
 
 
 @pytest.fixture(params=[(), ("-DMEDAD_EMULATION_UCONTEXT",)], ids=["assembly", "ucontext"])
 def kernels(request: pytest.FixtureRequest) -> EmulatedKernels:
-    return load(KERNELS, ("row_sum_cuda", "mistake_cuda"), request.param)
+    return load(KERNELS, ("row_sum_cuda", "mistake_cuda", "misplaced_cuda"), request.param)
 
 
 @pytest.mark.parametrize(("order", "seed"), ORDERS)
@@ -125,6 +149,27 @@ def test_a_missing_barrier_shows_in_the_result(kernels):
 def test_a_mistake_is_named(kernels, which, message, order, seed):
     with kernels.order(order, seed), pytest.raises(RuntimeError, match=message):
         kernels.call("mistake_cuda", torch.zeros(64), which)
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        (0, "launch: another stream"),
+        (1, "launch: another device"),
+        (2, "the caller's device was not put back"),
+        (3, "cudaMemsetAsync: another stream"),
+    ],
+)
+def test_work_in_the_wrong_place_is_named(kernels, which, message):
+    with pytest.raises(RuntimeError, match=message):
+        kernels.call("misplaced_cuda", which, None)
+
+
+def test_what_waits_for_the_gpu_is_not_there():
+    names = (CSRC / "emulation" / "cuda_names.h").read_text()
+    assert "cudaMemsetAsync" in names
+    for call in ("cudaDeviceSynchronize", "cudaStreamSynchronize", "cudaMalloc", "cudaMemcpy"):
+        assert call not in names
 
 
 def test_shared_memory_starts_as_nan(kernels):

@@ -1,75 +1,15 @@
-"""Patch discrepancy: what it refuses, and how it is known to torch."""
+"""Patch discrepancy: what the extension refuses, and how it is known to torch."""
 
 from __future__ import annotations
-
-import threading
 
 import pytest
 import torch
 
 from medad_fast import _C
-from medad_fast.errors import InputError
 from medad_fast.ops.patch_discrepancy import patch_discrepancy, patch_discrepancy_reference
 from python_tests.ops.test_patch_discrepancy import LAYERS, make_heads, make_maps
 
 MAP = torch.ones(2, 3, 4, 5)
-HEAD = make_heads([(3, 4, 5)])[0]
-BAD_CALLS = [
-    # features, reconstructed, further arguments, what the message names
-    (MAP, [MAP], {}, "features"),
-    ([MAP], MAP, {}, "reconstructed"),
-    (None, [MAP], {}, "features"),
-    ([MAP], None, {}, "reconstructed"),
-    ([], [], {}, "features"),
-    ([None], [MAP], {}, r"features\[0\]"),
-    ([MAP], [1.0], {}, r"reconstructed\[0\]"),
-    ([MAP, MAP], [MAP], {}, "reconstructed"),
-    ([MAP], [MAP, MAP], {}, "reconstructed"),
-    ([MAP[0]], [MAP[0]], {}, r"features\[0\]"),
-    ([MAP[None]], [MAP[None]], {}, r"features\[0\]"),
-    ([MAP], [MAP[:, :2]], {}, r"reconstructed\[0\]"),
-    ([MAP], [MAP.mT], {}, r"reconstructed\[0\]"),
-    ([MAP], [MAP[:1]], {}, r"reconstructed\[0\]"),
-    ([MAP, MAP[:1]], [MAP, MAP[:1]], {}, r"features\[1\]"),
-    ([MAP[:, :, :0]], [MAP[:, :, :0]], {}, r"features\[0\]"),
-    ([MAP[..., :0]], [MAP[..., :0]], {}, r"features\[0\]"),
-    ([MAP.int()], [MAP.int()], {}, r"features\[0\]"),
-    ([MAP.bool()], [MAP.bool()], {}, r"features\[0\]"),
-    ([MAP.to(torch.complex64)], [MAP.to(torch.complex64)], {}, r"features\[0\]"),
-    ([MAP], [MAP.double()], {}, "reconstructed"),
-    ([MAP, MAP.half()], [MAP, MAP.half()], {}, "features"),
-    ([MAP.to_sparse()], [MAP], {}, r"features\[0\]"),
-    ([MAP], [MAP.to("meta")], {}, "reconstructed"),
-    ([MAP], [MAP], {"size": 0}, "size"),
-    ([MAP], [MAP], {"size": -3}, "size"),
-    ([MAP], [MAP], {"size": (4, 0)}, "size"),
-    ([MAP], [MAP], {"size": (4, 4, 4)}, "size"),
-    ([MAP], [MAP], {"size": 2**31}, "size"),
-    ([MAP], [MAP], {"size": 4.5}, "size"),
-    ([MAP], [MAP], {"size": True}, "size"),
-    ([MAP], [MAP], {"size": "4"}, "size"),
-    ([MAP], [MAP], {"size": None}, "size"),
-    ([MAP], [MAP], {"reduction": "max"}, "reduction"),
-    ([MAP], [MAP], {"reduction": None}, "reduction"),
-    ([MAP], [MAP], {"heads": HEAD[0]}, "heads"),
-    ([MAP], [MAP], {"heads": []}, "heads"),
-    ([MAP], [MAP], {"heads": [HEAD, HEAD]}, "heads"),
-    ([MAP], [MAP], {"heads": [HEAD[0]]}, r"heads\[0\]"),
-    ([MAP], [MAP], {"heads": [HEAD[:3]]}, r"heads\[0\]"),
-    ([MAP], [MAP], {"heads": [(*HEAD[:3], None)]}, r"heads\[0\].b2"),
-    ([MAP], [MAP], {"heads": [(HEAD[0][:, :2], *HEAD[1:])]}, r"heads\[0\].w1"),
-    ([MAP], [MAP], {"heads": [(HEAD[0].T, *HEAD[1:])]}, r"heads\[0\]"),
-    ([MAP], [MAP], {"heads": [(HEAD[0], HEAD[1][:5], *HEAD[2:])]}, r"heads\[0\].b1"),
-    ([MAP], [MAP], {"heads": [(*HEAD[:2], HEAD[2].T, HEAD[3])]}, r"heads\[0\].w2"),
-    ([MAP], [MAP], {"heads": [(*HEAD[:3], HEAD[3][None])]}, r"heads\[0\].b2"),
-    ([MAP], [MAP], {"heads": [tuple(h.double() for h in HEAD)]}, "heads"),
-]
-
-
-@pytest.mark.parametrize(("features", "reconstructed", "options", "name"), BAD_CALLS)
-def test_refuses(features, reconstructed, options, name):
-    with pytest.raises((InputError, TypeError), match=f"^{name}"):
-        patch_discrepancy(features, reconstructed, **{"size": 4, **options})
 
 
 def _raw_view(tensor, **changes):
@@ -132,15 +72,6 @@ def test_compiles_without_a_break(device):
     torch.testing.assert_close(torch.autograd.grad(compiled(weight), weight)[0], expected)
 
 
-def test_second_derivative_raises(device):
-    features, reconstructed = make_maps(LAYERS[1], 2, device)
-    leaf = reconstructed[0].requires_grad_()
-    out = patch_discrepancy(features, [leaf, reconstructed[1]], size=4).sum()
-    (grad,) = torch.autograd.grad(out, leaf, create_graph=True)
-    with pytest.raises(RuntimeError, match="no gradient"):
-        grad.sum().backward()
-
-
 def test_gradient_with_heads_raises(device):
     features, reconstructed = make_maps(LAYERS[1], 2, device)
     heads = make_heads(LAYERS[1], device)
@@ -170,27 +101,6 @@ def test_upstream_gradients_of_any_kind(upstream, device):
     out = patch_discrepancy(features, [leaf, reconstructed[1]], size=6)
     out.backward(torch.full((1,), upstream, device=device).expand(out.shape))
     assert leaf.grad.isnan().all() if upstream != 0 else leaf.grad.eq(0).all()
-
-
-def test_calls_from_eight_threads_agree():
-    features, reconstructed = make_maps(LAYERS[1], 2)
-    heads = make_heads(LAYERS[1])
-    expected = patch_discrepancy(features, reconstructed, size=9, heads=heads)
-    wrong = []
-
-    def work():
-        for _ in range(20):
-            if not torch.equal(
-                patch_discrepancy(features, reconstructed, size=9, heads=heads), expected
-            ):
-                wrong.append(1)
-
-    workers = [threading.Thread(target=work) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
 
 
 def test_heads_need_little_memory_beyond_the_inputs():

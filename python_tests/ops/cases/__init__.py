@@ -6,14 +6,20 @@ there, once; what is an op's own is tested in ``test_<op>.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["BadCall", "OpCase", "flat"]
+from medad_fast.errors import InputError
+
+__all__ = ["BadCall", "OpCase", "all_cases", "case_modules", "flat"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,26 @@ class OpCase:
     gradients: tuple[int, ...] = ()
     image_axis: tuple[int | None, ...] | None = None
 
+    @property
+    def op(self) -> str:
+        """The public function's name."""
+        return self.name.split()[0]
+
     def tensors(
         self, seed: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> list[Tensor]:
         """The inputs on a device, the floating ones in ``dtype``."""
         return [
             t.to(device, dtype if t.is_floating_point() else t.dtype) for t in self.inputs(seed)
+        ]
+
+    def batch(self, seeds: Sequence[int], dtype: torch.dtype | None = None) -> list[Tensor]:
+        """The images of several calls in one; where they are not independent, along axis 0."""
+        calls = [self.tensors(seed, dtype=dtype) for seed in seeds]
+        axes = self.image_axis if self.image_axis is not None else (0,) * len(calls[0])
+        return [
+            parts[0] if axis is None else torch.cat(parts, axis)
+            for axis, parts in zip(axes, zip(*calls, strict=True), strict=True)
         ]
 
 
@@ -54,7 +74,22 @@ class BadCall:
     what: str
     call: Callable[[], Any]
     names: str
-    error: tuple[type[Exception], ...] = field(default=(ValueError, TypeError))
+    error: tuple[type[Exception], ...] = field(default=(InputError, TypeError))
+
+
+@functools.cache
+def case_modules() -> tuple[ModuleType, ...]:
+    """The modules of this folder, one an op."""
+    return tuple(
+        importlib.import_module(f"{__name__}.{found.name}")
+        for found in pkgutil.iter_modules(__path__)
+    )
+
+
+@functools.cache
+def all_cases() -> tuple[OpCase, ...]:
+    """Every case of every op."""
+    return tuple(case for module in case_modules() for case in module.CASES)
 
 
 def flat(result: Any) -> list[Tensor]:
