@@ -18,13 +18,12 @@ from typing import Any, Literal
 import numpy as np
 
 from medad_fast.errors import InputError
-from medad_fast.io.study import Case, Study
+from medad_fast.io.study import MIN_NORMAL, Case, Study
 
 __all__ = ["Facts", "Finding", "check_data", "check_installation"]
 
 State = Literal["ok", "note", "wrong"]
 
-FEWEST_NORMALS = 8
 FREE_GIB = 2.0
 
 
@@ -243,9 +242,9 @@ def _classes(study: Study, facts: list[Facts]) -> Iterator[Finding]:
     listed = ", ".join(f"{split} {label} {count}" for (split, label), count in counts.items())
     yield Finding("ok", "images", listed)
     trainable = bool(study.select("train"))
-    normals = counts["train", "normal"]
-    if trainable and normals < FEWEST_NORMALS:
-        text = f"{normals} normal images to learn from, at least {FEWEST_NORMALS} are needed"
+    normals = len(study.select("train", "normal"))
+    if trainable and normals < MIN_NORMAL:
+        text = f"{normals} normal images or volumes to learn from, at least {MIN_NORMAL} are needed"
         yield Finding("wrong", "normal images", text)
     if trainable and not study.select("validation", "normal"):
         text = "no validation split: fit holds out 20 % of the normal patients"
