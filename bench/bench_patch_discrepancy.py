@@ -1,7 +1,6 @@
 """Patch discrepancy, forward and with its gradient, fused against plain torch, eager and compiled.
 
-    python -m bench.bench_patch_discrepancy [--device cuda] [--threads 1] [--seconds 10]
-        [--json FILE]
+    python -m bench.bench_patch_discrepancy [--device cuda] [--threads 1] [--point encoder]
 
 Points: one tiny (overhead), the layers of an encoder at 224 pixels (in several layouts and types),
 one large, and PatchCL-AE's own with its projection heads.
@@ -12,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.harness import Candidate, Comparison, compare, parse_arguments
+from bench.harness import Benchmark, Candidate, Comparison, compare
 from medad_fast.ops.patch_discrepancy import patch_discrepancy, patch_discrepancy_reference
 
 Shape = tuple[int, int, int]
@@ -26,7 +24,6 @@ Map = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 ENCODER: tuple[Shape, ...] = ((64, 112, 112), (128, 56, 56), (256, 28, 28))
 PATCHCL_AE: tuple[Shape, ...] = ((256, 56, 56), (256, 56, 56), (256, 28, 28), (256, 28, 28))
-RATIOS = [("eager", "fused"), ("compiled", "fused")]
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def comparison(
 
     def candidate(of: Map) -> Candidate:
         if not point.gradient:
-            return lambda: of(features, reconstructed)
+            return torch.no_grad()(lambda: of(features, reconstructed))
         leaves = [x.detach().requires_grad_() for x in reconstructed]
         return lambda: torch.autograd.grad(of(features, leaves).sum(), leaves)
 
@@ -146,27 +143,8 @@ def comparison(
     )
 
 
-# Compiling warns about things of torch's own, which pytest would turn into errors.
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
-def test_patch_discrepancy(point: Point, capsys: pytest.CaptureFixture[str]) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.set_grad_enabled(point.gradient):
-        result = comparison(point, device, seconds=4.0)
-    with capsys.disabled():
-        print("\n" + result.text(RATIOS))
-
-
-def main() -> None:
-    arguments = parse_arguments("Patch discrepancy against plain torch")
-    for point in POINTS:
-        with torch.set_grad_enabled(point.gradient):
-            result = comparison(point, arguments.device, seconds=arguments.seconds)
-        print(result.text(RATIOS), flush=True)
-        if arguments.json:
-            with arguments.json.open("a") as file:
-                file.writelines(f"{line}\n" for line in result.json_lines())
-
+BENCHMARK = Benchmark("patch_discrepancy", POINTS, comparison)
+test_patch_discrepancy = BENCHMARK.pytest()
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

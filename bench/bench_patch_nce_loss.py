@@ -1,6 +1,6 @@
 """PatchNCE and its gradient: fused against CUT's form and a lean one, eager and compiled.
 
-    python -m bench.bench_patch_nce_loss [--device cuda] [--threads 1] [--seconds 10] [--json FILE]
+    python -m bench.bench_patch_nce_loss [--device cuda] [--threads 1] [--point 16x256x256]
 
 Points: one tiny (overhead), PatchCL-AE's own, one large.
 """
@@ -8,23 +8,37 @@ Points: one tiny (overhead), PatchCL-AE's own, one large.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.harness import Candidate, Comparison, compare, parse_arguments
+from bench.harness import Benchmark, Candidate, Comparison, compare
 from medad_fast.ops import patch_nce_loss, patch_nce_loss_reference
 
-POINTS = [(1, 64, 64), (16, 256, 256), (4, 1024, 256)]  # B, S, D
-RATIOS = {
-    False: [("cut eager", "fused"), ("cut compiled", "fused"), ("lean eager", "fused")],
-    True: [("lean eager", "fused"), ("lean compiled", "fused"), ("cut eager", "fused")],
-}
 TEMPERATURE = 0.07
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Images, patches of each, features of a patch; gradients of the query or of both sides."""
+
+    batch: int
+    size: int
+    depth: int
+    both: bool
+
+    @property
+    def name(self) -> str:
+        sides = "both" if self.both else "query"
+        return f"{self.batch}x{self.size}x{self.depth} {sides}"
+
+
+SIZES = [(1, 64, 64), (16, 256, 256), (4, 1024, 256)]
+POINTS = [Point(*size, both) for size in SIZES for both in (False, True)]
 
 
 def cut_loss(query: Tensor, key: Tensor) -> Tensor:
@@ -49,16 +63,10 @@ def lean_loss(query: Tensor, key: Tensor) -> Tensor:
 
 
 def comparison(
-    batch: int,
-    size: int,
-    depth: int,
-    device: torch.device,
-    *,
-    both: bool,
-    seconds: float,
-    compiled: bool = True,
+    point: Point, device: torch.device, *, seconds: float, compiled: bool = True
 ) -> Comparison:
     """Loss and gradient of the query, or of both sides."""
+    batch, size, depth, both = point.batch, point.size, point.depth, point.both
     rng = torch.Generator().manual_seed(0)
     query, key = (
         F.normalize(torch.randn(batch, size, depth, generator=rng), dim=2).to(device)
@@ -100,29 +108,8 @@ def comparison(
     )
 
 
-# Compiling warns about things of torch's own, which pytest would turn into errors.
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("both", [False, True], ids=["query", "both"])
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: "x".join(map(str, point)))
-def test_patch_nce_loss(
-    point: tuple[int, int, int], both: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = comparison(*point, device, both=both, seconds=4.0)
-    with capsys.disabled():
-        print("\n" + result.text(RATIOS[both]))
-
-
-def main() -> None:
-    arguments = parse_arguments("PatchNCE against plain torch")
-    for point in POINTS:
-        for both in (False, True):
-            result = comparison(*point, arguments.device, both=both, seconds=arguments.seconds)
-            print(result.text(RATIOS[both]), flush=True)
-            if arguments.json:
-                with arguments.json.open("a") as file:
-                    file.writelines(f"{line}\n" for line in result.json_lines())
-
+BENCHMARK = Benchmark("patch_nce_loss", POINTS, comparison)
+test_patch_nce_loss = BENCHMARK.pytest()
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()
