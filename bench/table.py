@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -38,7 +38,7 @@ def targets_table(records: Sequence[dict[str, Any]]) -> Table:
         previous = target.op
         memory = target.of == "memory"
         table.add_row(
-            f"{target.op}, {target.point}",
+            f"{target.op}, {target.size}",
             target.against + (" (memory)" if memory else ""),
             as_times(verdict.value),
             as_interval(verdict),
@@ -48,9 +48,14 @@ def targets_table(records: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def summary(records: Sequence[dict[str, Any]]) -> str:
-    """How many targets were met, missed, refused; a line for each reason of a refusal."""
-    verdicts = judge(records, targets_of({record["op"] for record in records}))
+def summary(records: Sequence[dict[str, Any]], targets: Iterable[Target] | None = None) -> str:
+    """How many targets were met, missed, refused; a line for each reason of a refusal.
+
+    Without ``targets``: those of the ops in the records.
+    """
+    if targets is None:
+        targets = targets_of({record["op"] for record in records})
+    verdicts = judge(records, targets)
     words = [verdict.word for verdict in verdicts]
     counts = {word: words.count(word) for word in ("met", "MISSED", "refused", "not measured")}
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)

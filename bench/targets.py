@@ -16,6 +16,7 @@ class Target:
     Attributes:
         at_least: the ratio of minima; with ``of="memory"`` the ratio of peak extra memory.
         by_low: whether the lower end of the interval must reach it, not only the ratio.
+        in_words: the point, where its name does not say what it is.
     """
 
     op: str
@@ -24,6 +25,12 @@ class Target:
     at_least: float
     of: Literal["time", "memory"] = "time"
     by_low: bool = False
+    in_words: str = ""
+
+    @property
+    def size(self) -> str:
+        """The point, for people."""
+        return self.in_words or self.point
 
 
 TARGETS = (

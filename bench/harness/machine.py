@@ -97,9 +97,13 @@ def _last_level_cache() -> int:
     return max((int(size.rstrip("K")) << 10 for size in sizes if size.endswith("K")), default=0)
 
 
-@functools.cache
 def describe(device: torch.device) -> dict[str, Any]:
     """What runs, on what, and how fast that is: a large product, and a pass over 256 MiB."""
+    return _describe(device, torch.get_num_threads())
+
+
+@functools.cache
+def _describe(device: torch.device, threads: int) -> dict[str, Any]:
     import medad_fast.ops._native as native
 
     stopwatch = Stopwatch(device)
@@ -115,7 +119,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {
         "device": device.type,
         "processor": processor(device),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "peak_gflops": peak,
         "read_gbytes": wide.nbytes / read / 1e6,
         "load_average": load,

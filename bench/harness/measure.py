@@ -54,7 +54,7 @@ def compare(
         flops: additions and multiplications of the definition, for a rate.
         bytes_touched: bytes of all inputs and outputs, for a rate.
         seconds: how long an attempt is, about; an attempt that does not settle the figures is
-            continued by another, up to ``ATTEMPTS``.
+            continued by another, up to ``ATTEMPTS``. With 0 there is one, of the fewest turns.
         min_repeats: turns that each candidate takes in an attempt even if that is longer.
 
     Raises:
@@ -70,7 +70,8 @@ def compare(
     extra = {name: machine.extra_mib(candidate, device) for name, candidate in candidates.items()}
     stopwatch = Stopwatch(device)
     times, share, attempts = settle(
-        lambda: take_turns(dict(candidates), stopwatch, seconds=seconds, min_turns=min_repeats)
+        lambda: take_turns(dict(candidates), stopwatch, seconds=seconds, min_turns=min_repeats),
+        limit=ATTEMPTS if seconds else 1,
     )
     flush, flushed = machine.cache_flush(device)
     cold = _cold(candidates, times, stopwatch, flush)
@@ -126,10 +127,11 @@ def compare(
 def settle(
     attempt: Callable[[], dict[str, Times]],
     *,
+    limit: int = ATTEMPTS,
     others: Callable[[], machine.OtherProcesses] = machine.OtherProcesses,
     pause: Callable[[float], object] = time.sleep,
 ) -> tuple[dict[str, Times], float, int]:
-    """Attempt until the figures stand, at most ``ATTEMPTS`` times.
+    """Attempt until the figures stand, at most ``limit`` times.
 
     An attempt that other processes disturbed is thrown away. Undisturbed ones add up: their turns
     are turns of one longer run. The figures stand when the interval of every minimum, and of every
@@ -142,14 +144,14 @@ def settle(
     kept: dict[str, Times] = {}
     worst = 0.0
     least: tuple[float, dict[str, Times]] | None = None
-    for count in range(1, ATTEMPTS + 1):
+    for count in range(1, limit + 1):
         watch = others()
         times = attempt()
         share = watch.share()
         if share > OTHERS_LIMIT:
             if least is None or share < least[0]:
                 least = share, times
-            if count < ATTEMPTS:
+            if count < limit:
                 pause(PAUSE_S)
             continue
         worst = max(worst, share)

@@ -122,13 +122,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Comparison]:
         monkeypatch.setattr(measure, "take_turns", take_turns)
         monkeypatch.setattr(settle, "__kwdefaults__", {"others": Others, "pause": lambda _: None})
         one = torch.ones(3)
-        return small_comparison({name: lambda: one for name in attempts[0]})
+        return small_comparison({name: lambda: one for name in attempts[0]}, seconds=1.0)
 
     return run
 
 
 def small_comparison(
-    candidates: dict[str, Callable[[], torch.Tensor]], *, tolerance: float = 1e-6
+    candidates: dict[str, Callable[[], torch.Tensor]], *, seconds: float = 0.0
 ) -> Comparison:
     return compare(
         "op",
@@ -137,10 +137,10 @@ def small_comparison(
         dtype=torch.float32,
         device=torch.device("cpu"),
         truth=lambda: torch.ones(3),
-        tolerance=tolerance,
+        tolerance=1e-6,
         flops=2e6,
         bytes_touched=4e6,
-        seconds=0.0,
+        seconds=seconds,
     )
 
 
