@@ -6,6 +6,7 @@
 
 #include "core/cpu_level.h"
 #include "core/tensor_view.h"
+#include "ops/ensemble_discrepancy.h"
 #include "ops/patch_discrepancy.h"
 #include "ops/patch_nce_loss.h"
 
@@ -89,6 +90,7 @@ PYBIND11_MODULE(_C, module) {
   });
 
   const py::call_guard<py::gil_scoped_release> unlocked;
+  module.def("ensemble_discrepancy", &medad::ensemble_discrepancy, unlocked);
   module.def("patch_discrepancy", &medad::patch_discrepancy, unlocked);
   module.def("patch_discrepancy_backward", &medad::patch_discrepancy_backward, unlocked);
   module.def("patch_nce_loss", &medad::patch_nce_loss, unlocked);

@@ -1,11 +1,19 @@
 """Fused ops, usable alone: each has a plain torch reference beside it, ``<op>_reference``."""
 
 from medad_fast.ops._native import backend
+from medad_fast.ops.ensemble_discrepancy import (
+    EnsembleDiscrepancy,
+    ensemble_discrepancy,
+    ensemble_discrepancy_reference,
+)
 from medad_fast.ops.patch_discrepancy import patch_discrepancy, patch_discrepancy_reference
 from medad_fast.ops.patch_nce_loss import patch_nce_loss, patch_nce_loss_reference
 
 __all__ = [
+    "EnsembleDiscrepancy",
     "backend",
+    "ensemble_discrepancy",
+    "ensemble_discrepancy_reference",
     "patch_discrepancy",
     "patch_discrepancy_reference",
     "patch_nce_loss",
