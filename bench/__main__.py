@@ -24,16 +24,16 @@ from bench.harness.record import Comparison, save
 from bench.harness.suite import add_options, discover
 from bench.table import as_times, summary, targets_table
 
-__all__ = ["main"]
+__all__ = ["main", "parse"]
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """0; 1 where a candidate was wrong; 2 where nothing has the name."""
-    arguments = _parse(words)
+    arguments = parse(words)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")  # torch warns about things of its own while compiling
-    path = _path(arguments.json, arguments.device)
+    path = _path(arguments.json, arguments.device, arguments.threads)
     begin = time.monotonic()
     records: list[dict[str, Any]] = []
     wrong = 0
@@ -65,17 +65,19 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The words of the command line, or those given."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="The benchmark suite")
     parser.add_argument("select", nargs="?", default="", help="only ops with this in their name")
     add_options(parser)
     return parser.parse_args(words)
 
 
-def _path(given: Path | None, device: torch.device) -> Path | None:
+def _path(given: Path | None, device: torch.device, threads: int | None) -> Path | None:
     if given is None or given.suffix == ".jsonl":
         return given
-    return given / f"{slug(device)}-{datetime.date.today().isoformat()}.jsonl"
+    machine = slug(device) + (f"-{threads}threads" if threads else "")
+    return given / f"{machine}-{datetime.date.today().isoformat()}.jsonl"
 
 
 def _line(result: Comparison) -> str:

@@ -43,7 +43,8 @@ class Benchmark:
         self, point: Point, device: torch.device, *, seconds: float, compiled: bool = True
     ) -> Comparison:
         """Compare the candidates at a point."""
-        torch.compiler.reset()  # each point compiles for its own shapes, whatever ran before
+        if compiled:
+            torch.compiler.reset()  # each point compiles for its own shapes, whatever ran before
         result = self._comparison(point, device, seconds=seconds, compiled=compiled)
         result.point = point.name
         return result

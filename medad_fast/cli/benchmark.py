@@ -12,7 +12,15 @@ from medad_fast.errors import InputError
 __all__ = ["benchmark"]
 
 
-def benchmark(select: str = "", /, *, json: Path | None = None, seconds: float = 2.0) -> int:
+def benchmark(
+    select: str = "",
+    /,
+    *,
+    json: Path | None = None,
+    seconds: float = 2.0,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> int:
     """Time every fused op against plain PyTorch and its best peers, from a source checkout.
 
     Prints a line for each size and a table of ratios with their intervals against the targets. The
@@ -28,6 +36,10 @@ def benchmark(select: str = "", /, *, json: Path | None = None, seconds: float =
         is named by the machine and the date.
     seconds:
         Length of one attempt at a size; what does not settle is continued, up to four times.
+    device:
+        cpu, or cuda.
+    threads:
+        CPU threads; all of them where not given.
     """
     if not any(Path("bench").glob("bench_*.py")):
         raise InputError(
@@ -38,6 +50,7 @@ def benchmark(select: str = "", /, *, json: Path | None = None, seconds: float =
         raise InputError(
             "medad benchmark needs the bench extra: pip install -c constraints.txt '.[bench]'"
         )
-    command = [sys.executable, "-m", "bench", select, "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "bench", select, "--seconds", str(seconds), "--device", device]
+    command += ["--threads", str(threads)] if threads else []
     command += ["--json", str(json)] if json else []
     return subprocess.run(command, check=False).returncode

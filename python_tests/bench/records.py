@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.harness.record import FORMAT, Row
 
-__all__ = ["record"]
+__all__ = ["MACHINE", "record"]
 
 MACHINE = {
     "device": "cpu",
@@ -20,10 +20,8 @@ MACHINE = {
     "python": "3.11.7",
     "build": {"version": "0.1.0", "cpu": "avx512", "cuda": False},
     "date": "2026-11-21",
-    "others_cpu_share": 0.01,
-    "attempts": 1,
-    "flushed_mib": 64,
 }
+DURING = {"others_cpu_share": 0.01, "attempts": 1, "flushed_mib": 64}
 
 
 def record(
@@ -55,4 +53,4 @@ def record(
         refused=None,
         ratio_refused=None,
     )
-    return {"format": FORMAT, "point": point} | asdict(row) | MACHINE | changes
+    return {"format": FORMAT, "point": point} | asdict(row) | MACHINE | DURING | changes

@@ -81,6 +81,20 @@ def test_a_folder_gets_a_file_named_by_machine_and_date(
     assert [each["candidate"] for each in load([path])] == ["fused", "eager"]
 
 
+def test_another_number_of_threads_is_another_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        words = ["--no-compile", "--threads", "1", "--json", str(tmp_path)]
+        assert run(monkeypatch, [Point("tiny")], *words) == 0
+        assert {each["threads"] for path in tmp_path.iterdir() for each in load([path])} == {1}
+    finally:
+        torch.set_num_threads(before)
+    (path,) = tmp_path.iterdir()
+    assert "-1threads-" in path.name
+
+
 def test_a_wrong_candidate_is_reported_and_the_rest_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

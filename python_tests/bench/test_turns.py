@@ -93,7 +93,7 @@ def test_no_time_still_gives_one_call_a_turn() -> None:
 def filled(*fastest: float) -> Times:
     times = Times()
     for value in fastest:
-        times.add([value, 10 * value])
+        times.add([10 * value, value, 5 * value])
     return times
 
 
