@@ -104,6 +104,6 @@ def discover(select: str = "") -> Iterator[Benchmark]:
     for path in sorted(Path(__file__).parents[1].glob("bench_*.py")):
         op = path.stem.removeprefix("bench_")
         if select in op:
-            benchmark = getattr(importlib.import_module(f"bench.{path.stem}"), "BENCHMARK", None)
-            if isinstance(benchmark, Benchmark):
-                yield benchmark
+            benchmark = importlib.import_module(f"bench.{path.stem}").BENCHMARK
+            assert isinstance(benchmark, Benchmark), path
+            yield benchmark

@@ -18,6 +18,7 @@ import bench.__main__ as command
 from bench.harness import Benchmark, Comparison, compare
 from bench.harness.record import load
 from bench.harness.suite import discover
+from bench.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,10 +112,18 @@ def test_nothing_of_that_name(
     assert "'treble'" in capsys.readouterr().err
 
 
-def test_every_benchmark_begins_small() -> None:
-    for benchmark in discover():
+def test_every_benchmark_is_in_the_suite() -> None:
+    files = {path.stem.removeprefix("bench_") for path in (ROOT / "bench").glob("bench_*.py")}
+    assert {benchmark.op for benchmark in discover()} == files
+
+
+def test_every_target_has_its_point() -> None:
+    """A point that was renamed would leave its target without a figure."""
+    benchmarks = {benchmark.op: benchmark for benchmark in discover()}
+    for op, benchmark in benchmarks.items():
         names = [point.name for point in benchmark.points]
-        assert len(set(names)) == len(names) >= 3, benchmark.op
+        assert len(set(names)) == len(names) >= 3, op
+        assert {target.point for target in TARGETS if target.op == op} <= set(names), op
 
 
 @pytest.mark.parametrize("benchmark_of_op", list(discover()), ids=lambda each: each.op)

@@ -83,6 +83,7 @@ def test_a_slow_candidate_sits_out_evenly() -> None:
     places = [i for i, (name, _) in enumerate(runs(clock.log)) if name == "eager"]
     gaps = [b - a for a, b in itertools.pairwise(places)]
     assert set(gaps) <= {2}  # between two slow calls the fast one ran
+    assert runs(clock.log)[-1][0] == "eager"  # and the slow ones are not all at the beginning
 
 
 def test_no_time_still_gives_one_call_a_turn() -> None:
@@ -115,6 +116,12 @@ def test_more_turns_narrow_the_interval() -> None:
     steps = [2.0 + 0.1 * i for i in range(12)]
     few, many = filled(*steps), filled(*steps * 4)
     assert interval(many)[2] < interval(few)[2]
+
+
+def test_turns_of_two_candidates_are_drawn_apart() -> None:
+    steps = [2.0 + 0.1 * i for i in range(12)]
+    value, low, high = ratio(filled(*steps), filled(*steps))
+    assert low < value == 1.0 < high
 
 
 def test_the_interval_is_the_same_each_time() -> None:
