@@ -7,6 +7,7 @@
 #include "core/cpu_level.h"
 #include "core/tensor_view.h"
 #include "ops/ensemble_discrepancy.h"
+#include "ops/nt_xent_loss.h"
 #include "ops/patch_discrepancy.h"
 #include "ops/patch_nce_loss.h"
 
@@ -78,6 +79,7 @@ PYBIND11_MODULE(_C, module) {
   };
   for (const auto& [name, code] : names) dtypes[name] = static_cast<int>(code);
   module.attr("dtypes") = dtypes;
+  module.attr("nt_xent_row_values") = static_cast<int>(medad::kNtXentRowValues);
 
   module.def("cpu_level", [] { return medad::cpu_level_name(medad::cpu_level()); });
   module.def("best_cpu_level", [] { return medad::cpu_level_name(medad::best_cpu_level()); });
@@ -91,6 +93,7 @@ PYBIND11_MODULE(_C, module) {
 
   const py::call_guard<py::gil_scoped_release> unlocked;
   module.def("ensemble_discrepancy", &medad::ensemble_discrepancy, unlocked);
+  module.def("nt_xent_loss", &medad::nt_xent_loss, unlocked);
   module.def("patch_discrepancy", &medad::patch_discrepancy, unlocked);
   module.def("patch_discrepancy_backward", &medad::patch_discrepancy_backward, unlocked);
   module.def("patch_nce_loss", &medad::patch_nce_loss, unlocked);

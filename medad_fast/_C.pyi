@@ -6,12 +6,24 @@ cuda_archs: str
 cuda_reason: str
 openmp: bool
 dtypes: dict[str, int]
+nt_xent_row_values: int
 
 def cpu_level() -> str: ...
 def best_cpu_level() -> str: ...
 def set_cpu_level(level: str) -> None: ...
 def ensemble_discrepancy(
     unknown: Any, normal: Any, image: Any, log_variance: Any, out: Any, launch: Any
+) -> None: ...
+def nt_xent_loss(
+    z1: Any,
+    z2: Any,
+    loss: Any,
+    gradient: Any,
+    units: Any,
+    sums: Any,
+    rows: Any,
+    temperature: float,
+    where: tuple[int, int, int],
 ) -> None: ...
 def patch_discrepancy(
     features: Any,

@@ -67,6 +67,27 @@ MEDAD_INLINE void multiply_rows(int64_t rows, const T* a, int64_t row_step, int6
   }
 }
 
+// c (rows x depth) += or = a times `wide` panels; the last panel may stick out of c.
+template <class T>
+void multiply_wide(int64_t rows, const T* a, int64_t row_step, int64_t depth_step, const T* panels,
+                   int64_t depth, T* c, int64_t width, bool add) {
+  for (int64_t first = 0; first < width; first += kPanel<T>, panels += depth * kPanel<T>) {
+    const int64_t columns = width - first < kPanel<T> ? width - first : kPanel<T>;
+    if (columns == kPanel<T>) {
+      multiply_rows<T>(rows, a, row_step, depth_step, panels, depth, c + first, width, add);
+      continue;
+    }
+    T edge[kTileRows * kPanel<T>] = {};
+    for (int64_t i = 0; add && i < rows; ++i) {
+      for (int64_t d = 0; d < columns; ++d) edge[i * kPanel<T> + d] = c[i * width + first + d];
+    }
+    multiply_rows<T>(rows, a, row_step, depth_step, panels, depth, edge, kPanel<T>, add);
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t d = 0; d < columns; ++d) c[i * width + first + d] = edge[i * kPanel<T> + d];
+    }
+  }
+}
+
 // panel[k][c] = matrix[k][c] for c < columns, else 0.
 template <class T>
 MEDAD_INLINE void pack_panel(const T* matrix, int64_t step, int64_t depth, int64_t columns,

@@ -7,10 +7,8 @@
 // over, too few to go round, are shared by the team row by row. Every number is a sum in one fixed
 // order, so results do not depend on the number of threads or on an image's neighbours.
 
-#include <cstdlib>
-#include <new>
-
 #include "core/matrix_tile.h"
+#include "core/workspace.h"
 #include "ops/patch_nce_loss.h"
 
 #ifdef _OPENMP
@@ -28,28 +26,6 @@ constexpr int64_t kSkew = 16;  // elements added to the tile's rows: a power of 
 
 // Multiply-adds of the logits below which one thread is done before a second has been woken.
 constexpr int64_t kWorkForThreads = 1 << 21;
-
-MEDAD_INLINE int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-MEDAD_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-MEDAD_INLINE int64_t bigger(int64_t a, int64_t b) { return a < b ? b : a; }
-
-// The threads that work on one image together.
-struct Team {
-  int index, size;
-
-  MEDAD_INLINE void barrier() const {
-    if (size > 1) {
-#pragma omp barrier
-    }
-  }
-};
-
-// Share of `count` things for which `part` of `parts` begins.
-MEDAD_INLINE int64_t part_begin(int64_t count, int64_t part, int64_t parts) {
-  return count * part / parts;
-}
 
 template <class T>
 struct Plan {
@@ -76,27 +52,6 @@ struct Plan {
     return tile_elements() + transposed_elements() + wide_elements();
   }
 };
-
-// c (rows x depth) += or = a times `wide` panels; the last panel may stick out of c.
-template <class T>
-void multiply_wide(int64_t rows, const T* a, int64_t row_step, int64_t depth_step, const T* panels,
-                   int64_t depth, T* c, int64_t width, bool add) {
-  for (int64_t first = 0; first < width; first += kPanel<T>, panels += depth * kPanel<T>) {
-    const int64_t columns = smaller(kPanel<T>, width - first);
-    if (columns == kPanel<T>) {
-      multiply_rows<T>(rows, a, row_step, depth_step, panels, depth, c + first, width, add);
-      continue;
-    }
-    T edge[kTileRows * kPanel<T>] = {};
-    for (int64_t i = 0; add && i < rows; ++i) {
-      for (int64_t d = 0; d < columns; ++d) edge[i * kPanel<T> + d] = c[i * width + first + d];
-    }
-    multiply_rows<T>(rows, a, row_step, depth_step, panels, depth, edge, kPanel<T>, add);
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t d = 0; d < columns; ++d) c[i * width + first + d] = edge[i * kPanel<T> + d];
-    }
-  }
-}
 
 // Row loss from the row's logits (before the division by T); turns them into w (p - [positive]) /
 // T.
@@ -226,21 +181,6 @@ void process_image(const PatchNceCpuLayer<T>& layer, int64_t number, const Patch
     team.barrier();  // the next group overwrites the tile
   }
 }
-
-// Aligned memory for `elements` numbers.
-template <class T>
-struct Workspace {
-  T* data;
-
-  MEDAD_INLINE explicit Workspace(int64_t elements) {
-    const std::size_t bytes = std::size_t(round_up(elements * int64_t(sizeof(T)), 64));
-    data = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (!data) throw std::bad_alloc();
-  }
-  MEDAD_INLINE ~Workspace() { std::free(data); }
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-};
 
 template <class T>
 void run(const PatchNceCpuLayer<T>* layers, int64_t count, const PatchNceOptions& options,

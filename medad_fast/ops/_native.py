@@ -21,7 +21,7 @@ except ImportError as error:
         f"{error}. Install the package with `pip install .` from its folder."
     ) from error
 
-__all__ = ["backend", "build_info", "call", "register", "use_native"]
+__all__ = ["backend", "build_info", "call", "is_one", "register", "use_native"]
 
 Backend = Literal["native", "reference"]
 
@@ -98,6 +98,17 @@ def call(kernel: Callable[..., None], device: torch.device, *arguments: Any) -> 
     else:
         where = (-1, 0, torch.get_num_threads())
     kernel(*(_view(argument) for argument in arguments), where)
+
+
+def is_one(upstream: Tensor) -> bool:
+    """Whether a look at the number, which is free on the CPU, spares the product with it."""
+    plain = type(upstream) is Tensor and not torch.compiler.is_compiling()
+    if not plain or upstream.device.type != "cpu":
+        return False
+    try:
+        return upstream.item() == 1.0
+    except RuntimeError:  # inside vmap, where the number is many
+        return False
 
 
 def register(

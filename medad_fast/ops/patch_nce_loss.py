@@ -363,23 +363,12 @@ def _gradients(ctx: Any, upstream: Tensor | None, *unused: Any) -> Any:
     if upstream is not None and formed:
         if torch.is_grad_enabled():  # as an op that refuses to be differentiated once more
             formed = torch.ops.medad_fast.patch_nce_loss_scale(formed, upstream, inputs)
-        elif not _is_one(upstream):
+        elif not _native.is_one(upstream):
             formed = _scale(formed, upstream, [])
         for side, wanted in enumerate(ctx.wanted):
             if wanted:
                 sides[side], formed = formed[:layers], formed[layers:]
     return *sides, *(None,) * 6
-
-
-def _is_one(upstream: Tensor) -> bool:
-    """Whether a look at the number, which is free on the CPU, spares the product with it."""
-    plain = type(upstream) is Tensor and not torch.compiler.is_compiling()
-    if not plain or upstream.device.type != "cpu":
-        return False
-    try:
-        return upstream.item() == 1.0
-    except RuntimeError:  # inside vmap, where the number is many
-        return False
 
 
 def _scale(formed: list[Tensor], upstream: Tensor, inputs: list[Tensor]) -> list[Tensor]:
