@@ -1,6 +1,6 @@
 """NT-Xent and its gradient: fused against SimCLR's form, eager and compiled, and a lean one.
 
-    python -m bench.bench_nt_xent_loss [--device cuda] [--threads 1] [--seconds 10] [--json FILE]
+    python -m bench.bench_nt_xent_loss [--device cuda] [--threads 1] [--point 2x4096x128]
 
 Points: one tiny (overhead), CRADL's own, one large.
 """
@@ -9,24 +9,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.harness import Candidate, Comparison, compare, parse_arguments
+from bench.harness import Benchmark, Candidate, Comparison, compare
 from medad_fast.ops import nt_xent_loss, nt_xent_loss_reference
 
-POINTS = [(8, 32), (64, 256), (4096, 128)]  # B, D
-RATIOS = [
-    ("simclr eager", "fused"),
-    ("simclr compiled", "fused"),
-    ("lean eager", "fused"),
-]
 TEMPERATURE = 0.5
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Images, and features of each of their two views."""
+
+    pairs: int
+    depth: int
+
+    @property
+    def name(self) -> str:
+        return f"2x{self.pairs}x{self.depth}"
+
+
+POINTS = [Point(8, 32), Point(64, 256), Point(4096, 128)]
 
 
 def simclr_loss(z1: Tensor, z2: Tensor) -> Tensor:
@@ -52,9 +61,10 @@ def lean_loss(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def comparison(
-    pairs: int, depth: int, device: torch.device, *, seconds: float, compiled: bool = True
+    point: Point, device: torch.device, *, seconds: float, compiled: bool = True
 ) -> Comparison:
     """Loss and the gradients of both views."""
+    pairs, depth = point.pairs, point.depth
     rng = torch.Generator().manual_seed(0)
     z1 = torch.randn(pairs, depth, generator=rng)
     z2 = (z1 + 0.5 * torch.randn(pairs, depth, generator=rng)).to(device)
@@ -66,16 +76,16 @@ def comparison(
 
     candidates = {
         "fused": gradients(nt_xent_loss),
-        "simclr eager": gradients(simclr_loss),
+        "eager": gradients(simclr_loss),
         "lean eager": gradients(lean_loss),
     }
     if compiled:
-        candidates["simclr compiled"] = gradients(torch.compile(simclr_loss, dynamic=False))
+        candidates["compiled"] = gradients(torch.compile(simclr_loss, dynamic=False))
     rows = 2 * pairs
     return compare(
         "nt_xent_loss",
         candidates,
-        shape=f"2x{pairs}x{depth} both gradients",
+        shape=point.name,
         dtype=z1.dtype,
         device=device,
         truth=gradients(nt_xent_loss_reference, torch.float64),
@@ -85,25 +95,8 @@ def comparison(
     )
 
 
-# Compiling warns about things of torch's own, which pytest would turn into errors.
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: "x".join(map(str, point)))
-def test_nt_xent_loss(point: tuple[int, int], capsys: pytest.CaptureFixture[str]) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = comparison(*point, device, seconds=4.0)
-    with capsys.disabled():
-        print("\n" + result.text(RATIOS))
-
-
-def main() -> None:
-    arguments = parse_arguments("NT-Xent against plain torch")
-    for point in POINTS:
-        result = comparison(*point, arguments.device, seconds=arguments.seconds)
-        print(result.text(RATIOS), flush=True)
-        if arguments.json:
-            with arguments.json.open("a") as file:
-                file.writelines(f"{line}\n" for line in result.json_lines())
-
+BENCHMARK = Benchmark("nt_xent_loss", POINTS, comparison)
+test_nt_xent_loss = BENCHMARK.pytest()
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -40,12 +40,9 @@ void check(const NtXentTensors& t, double temperature, const Launch& where) {
 
 template <class T>
 NtXentCpu<T> cpu_job(const NtXentTensors& t, double temperature) {
-  return {t.z1.ptr<T>(),
-          t.z2.ptr<T>(),
-          t.loss.ptr<T>(),
-          t.gradient.dims == 3 ? t.gradient.ptr<T>() : nullptr,
-          t.z1.shape[0],
-          t.z1.shape[1],
+  return {t.z1.ptr<T>(),   t.z2.ptr<T>(),
+          t.loss.ptr<T>(), t.gradient.dims == 3 ? t.gradient.ptr<T>() : nullptr,
+          t.z1.shape[0],   t.z1.shape[1],
           temperature};
 }
 

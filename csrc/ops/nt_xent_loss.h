@@ -28,12 +28,11 @@ struct NtXentTensors {
 
 // What the CUDA kernels keep of each row.
 enum NtXentRowValue : int {
-  kLargest,   // element of z_i, or 1
-  kRoot,      // |z_i| / largest, or 1
-  kTop,       // the largest s_ij, j != i
-  kOthers,    // sum of exp((s_ij - top) / T) without i and p(i)
-  kPositive,  // s_ip(i)
-  kWeight,    // 1 / (N T sum of exp((s_ij - top) / T) without i)
+  kLargest,  // element of z_i, or 1
+  kRoot,     // |z_i| / largest, or 1
+  kTop,      // the largest s_ij, j != i
+  kOthers,   // sum of exp((s_ij - top) / T) without i and p(i)
+  kWeight,   // 1 / (N T sum of exp((s_ij - top) / T) without i)
   kRowLoss,
   kNtXentRowValues
 };

@@ -7,55 +7,20 @@
 // key gradient, and for the query gradient of longer rows: 2 more units a side. No S x S matrix
 // reaches global memory, each number is written by one thread in one fixed order, and the layers of
 // a call share one launch, since small ones would otherwise be bound by launching.
-//
-// Tile sizes are not tuned on a device yet: chosen so that two blocks fit an H100 multiprocessor.
 
 #include <cmath>
 
 #include "core/check.h"
 #include "core/cuda_check.h"
-#include "core/tile_mma.cuh"
+#include "core/row_tiles.cuh"
 #include "ops/patch_nce_loss.h"
 
 namespace medad {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kRows = 32;        // of a block: 2 warps of 16
-constexpr int kColumnWarps = 4;  // warps side by side over the columns
-constexpr int kDepthStep = 32;   // of depth staged in shared memory at once
-constexpr int kRowThreads = 8;   // threads that share a row in softmax
-constexpr int kMaxLayers = 16;   // of one launch; more go in several
+using namespace row_tiles;
 
-static_assert(kRowThreads * kRows == kThreads);
-static_assert(kRows / 16 * kColumnWarps * 32 == kThreads);
-
-// Columns of a logits tile and of the accumulated gradient; float64 takes half, in the same bytes.
-template <class C>
-constexpr int kTileColumns = sizeof(C) == 8 ? 64 : 128;
-template <class C>
-constexpr int kWidth = sizeof(C) == 8 ? 128 : 256;
-
-// Steps of shared arrays, so that the fragments of a warp lie in different banks: 4 modulo 32 where
-// its lanes read 8 rows by 4 columns, 8 where they read 4 rows by 8 columns.
-constexpr int kStagedStep = kDepthStep + 4;
-template <class C>
-constexpr int kWideStep = kWidth<C> + 8;
-
-template <class C>
-constexpr int kStagedElements = (kRows + kTileColumns<C>)*kStagedStep > kDepthStep* kWideStep<C>
-                                    ? (kRows + kTileColumns<C>)*kStagedStep
-                                    : kDepthStep * kWideStep<C>;
-
-// Step of the logits kept in shared memory: whole tiles, and 4 more for the banks.
-template <class C>
-__host__ __device__ constexpr int64_t strip_step(int64_t size) {
-  return (size + kTileColumns<C> - 1) / kTileColumns<C> * kTileColumns<C> + 4;
-}
-template <class C>
-constexpr int64_t shared_elements(int64_t size) {
-  return kStagedElements<C> + kRows * strip_step<C>(size);
-}
+constexpr int kMaxLayers = 16;  // of one launch; more go in several
 
 template <class T, class C>
 using Layer = PatchNceLayer<Span<T>, Span<const T>, Span<C>, Span<const C>>;
@@ -85,163 +50,10 @@ __device__ Place place_of(const Layers<T, C>& layers, int64_t block) {
   return {l, number % tiles, number / tiles};
 }
 
-// kRows x kTileColumns of own . other^T into `tile`, zero where either runs out of rows. Threads
-// may still read the last tile when they call this: it is written after the first barrier in here.
-template <Precision kPrecision, class T, class C>
-__device__ void multiply_rows_by_rows(Span<const T> own, int64_t own_rows, Span<const T> other,
-                                      int64_t other_rows, int64_t depth, Span<C> staged,
-                                      Span<C> tile, int tile_step) {
-  constexpr int kColumns = kTileColumns<C>;
-  constexpr int kTiles = kColumns / 8 / kColumnWarps;
-  constexpr int kLoads = (kRows + kColumns) * kDepthStep / kThreads;
-  constexpr int kRowsAtOnce = kThreads / kDepthStep;
-  const int warp = threadIdx.x / 32, column_warp = warp % kColumnWarps;
-  const int row = warp / kColumnWarps * 16;
-  const int needed = int(other_rows < kColumns ? (other_rows + 7) / 8 : kColumns / 8);
-  const int tiles = (needed - column_warp + kColumnWarps - 1) / kColumnWarps;
-  const int load_column = threadIdx.x % kDepthStep, load_row = threadIdx.x / kDepthStep;
-
-  C loaded[kLoads];
-  const auto load = [&](int64_t from) {
-    const int64_t d = from + load_column;
-#pragma unroll
-    for (int n = 0; n < kLoads; ++n) {
-      const int r = load_row + n * kRowsAtOnce;
-      const bool mine = r < kRows;
-      const int64_t source = mine ? r : r - kRows;
-      const bool inside = d < depth && source < (mine ? own_rows : other_rows);
-      loaded[n] = inside ? C(to_float((mine ? own : other)[source * depth + d])) : C(0);
-    }
-  };
-
-  C sum[kTiles][4] = {};
-  load(0);
-  for (int64_t from = 0; from < depth; from += kDepthStep) {
-    __syncthreads();
-#pragma unroll
-    for (int n = 0; n < kLoads; ++n) {
-      staged[(load_row + n * kRowsAtOnce) * kStagedStep + load_column] = loaded[n];
-    }
-    __syncthreads();
-    if (from + kDepthStep < depth) load(from + kDepthStep);
-    warp_multiply<kPrecision, true>(sum, tiles, Span<const C>(staged + row * kStagedStep),
-                                    kStagedStep, Span<const C>(staged + kRows * kStagedStep),
-                                    kStagedStep, column_warp * 8, kColumnWarps * 8, kDepthStep);
-  }
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int t = 0; t < kTiles; ++t) {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int column = (column_warp + t * kColumnWarps) * 8 + sum_column(lane, e);
-      tile[(row + sum_row(lane, e)) * tile_step + column] = sum[t][e];
-    }
-  }
-  __syncthreads();
-}
-
-template <class C>
-struct Sum {
-  static constexpr int kTiles = kWidth<C> / 8 / kColumnWarps;
-  C value[kTiles][4];
-};
-
-// sum += tile (kRows x rows) times `rows` rows of other, columns first .. first + kWidth.
-template <Precision kPrecision, class T, class C>
-__device__ void multiply_tile_by_rows(Sum<C>& sum, Span<const C> tile, int tile_step,
-                                      Span<const T> other, int64_t rows, int64_t depth,
-                                      int64_t first, Span<C> staged) {
-  constexpr int kLoads = kDepthStep * kWidth<C> / kThreads;
-  constexpr int kRowsAtOnce = kThreads / kWidth<C>;
-  const int warp = threadIdx.x / 32, column_warp = warp % kColumnWarps;
-  const int row = warp / kColumnWarps * 16;
-  const int64_t left = depth - first;
-  const int needed = int(left < kWidth<C> ? (left + 7) / 8 : kWidth<C> / 8);
-  const int tiles = (needed - column_warp + kColumnWarps - 1) / kColumnWarps;
-  const int load_column = threadIdx.x % kWidth<C>, load_row = threadIdx.x / kWidth<C>;
-
-  for (int64_t from = 0; from < rows; from += kDepthStep) {
-    __syncthreads();
-#pragma unroll 4
-    for (int n = 0; n < kLoads; ++n) {
-      const int r = load_row + n * kRowsAtOnce;
-      const bool inside = from + r < rows && load_column < left;
-      staged[r * kWideStep<C> + load_column] =
-          inside ? C(to_float(other[(from + r) * depth + first + load_column])) : C(0);
-    }
-    __syncthreads();
-    warp_multiply<kPrecision, false>(
-        sum.value, tiles, Span<const C>(tile + (row * tile_step + int(from))), tile_step,
-        Span<const C>(staged), kWideStep<C>, column_warp * 8, kColumnWarps * 8, kDepthStep);
-  }
-}
-
-template <class T, class C>
-__device__ void write_sum(const Sum<C>& sum, Span<T> out, int64_t rows, int64_t depth,
-                          int64_t first) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-#pragma unroll
-  for (int t = 0; t < Sum<C>::kTiles; ++t) {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int64_t row = warp / kColumnWarps * 16 + sum_row(lane, e);
-      const int64_t column =
-          first + (warp % kColumnWarps + t * kColumnWarps) * 8 + sum_column(lane, e);
-      if (row < rows && column < depth) out[row * depth + column] = from_float<T>(sum.value[t][e]);
-    }
-  }
-}
-
-template <class C>
-__device__ __forceinline__ C across_row(C value, C (*combine)(C, C)) {
-  for (int bits = kRowThreads / 2; bits > 0; bits /= 2) {
-    value = combine(value, __shfl_xor_sync(~0u, value, bits));
-  }
-  return value;
-}
-template <class C>
-__device__ __forceinline__ C larger_of(C a, C b) {
-  return b > a ? b : a;
-}
-template <class C>
-__device__ __forceinline__ C sum_of(C a, C b) {
-  return a + b;
-}
-
-// What kRowThreads threads know of a row while its logits go by: logits before the division by T.
-template <class C>
-struct RunningSoftmax {
-  C top = -C(INFINITY);  // the largest logit, the positive's included
-  C others = 0;          // sum of exp((logit - top) / T) without the positive
-  C positive = 0;        // its logit, at the one thread that met it
-
-  __device__ void add(C logit, bool is_positive, C inverse_temperature) {
-    if (logit > top) {
-      others *= std::exp((top - logit) * inverse_temperature);
-      top = logit;
-    }
-    if (is_positive) {
-      positive = logit;
-    } else if (!(logit == -C(INFINITY))) {  // NaN goes on
-      others += std::exp((logit - top) * inverse_temperature);
-    }
-  }
-
-  // All threads of the row know all of it afterwards.
-  __device__ void finish(C inverse_temperature, bool exact_cut) {
-    C whole = across_row<C>(top, larger_of<C>);
-    if (exact_cut && whole < C(kCutFill)) whole = C(kCutFill);
-    // A thread that met no logit has top = -inf, and the factor is 0.
-    others = across_row<C>(others * std::exp((top - whole) * inverse_temperature), sum_of<C>);
-    if (exact_cut) others += std::exp((C(kCutFill) - whole) * inverse_temperature);
-    positive = across_row<C>(positive, sum_of<C>);
-    top = whole;
-  }
-};
-
 template <Precision kPrecision, class T, class C>
 __global__ void __launch_bounds__(kThreads, 2) rows_kernel(const Layers<T, C> layers) {
   MEDAD_DYNAMIC_SHARED(C, staged);
+  constexpr bool kPrefetch = kPrecision != Precision::kTf32;  // where it would spill registers
   const Span<C> strip = staged + kStagedElements<C>;
   const Place place = place_of(layers, blockIdx.x);
   const Layer<T, C>& layer = layers.layer[place.layer];
@@ -259,13 +71,13 @@ __global__ void __launch_bounds__(kThreads, 2) rows_kernel(const Layers<T, C> la
   for (int64_t column = 0; column < size; column += kTileColumns<C>) {
     const int64_t columns = size - column < kTileColumns<C> ? size - column : kTileColumns<C>;
     const Span<C> tile = strip + (whole ? column : 0);
-    multiply_rows_by_rows<kPrecision, T, C>(query, rows, key + column * depth, columns, depth,
-                                            staged, tile, step);
+    multiply_rows_by_rows<kPrecision, kPrefetch, T, C>(query, rows, key + column * depth, columns,
+                                                       depth, staged, tile, step);
     for (int c = my_part; c < columns; c += kRowThreads) {
       softmax.add(tile[my_row * step + c], column + c == row + my_row, inverse_temperature);
     }
   }
-  softmax.finish(inverse_temperature, layers.exact_cut);
+  softmax.finish(inverse_temperature, layers.exact_cut, C(kCutFill));
 
   const C distance = (softmax.positive - softmax.top) * inverse_temperature;
   const C own = std::exp(distance), sum = own + softmax.others;
@@ -325,9 +137,9 @@ __global__ void __launch_bounds__(kThreads, 2)
     Sum<C> gradient = {};
     for (int64_t column = 0; column < size; column += kTileColumns<C>) {
       const int64_t columns = size - column < kTileColumns<C> ? size - column : kTileColumns<C>;
-      multiply_rows_by_rows<kPrecision, T, C>(own_side + row * depth, rows,
-                                              other_side + column * depth, columns, depth, staged,
-                                              tile, kStep);
+      multiply_rows_by_rows<kPrecision, false, T, C>(own_side + row * depth, rows,
+                                                     other_side + column * depth, columns, depth,
+                                                     staged, tile, kStep);
       for (int c = my_part; c < kTileColumns<C>; c += kRowThreads) {
         C& g = tile[my_row * kStep + c];
         if (my_row >= rows || c >= columns) {
@@ -351,12 +163,6 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <class T>
 Span<T> span_or_null(const std::vector<TensorView>& list, std::size_t layer) {
   return list.empty() ? Span<T>(nullptr) : span_of<T>(list[layer]);
-}
-
-template <class Kernel>
-void allow_shared(Kernel kernel, int64_t bytes) {
-  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-             "patch_nce_loss shared memory");
 }
 
 // Layers [from, from + kMaxLayers) of the call.

@@ -105,9 +105,7 @@ def _checked(z1: Any, z2: Any, temperature: Any) -> tuple[Tensor, Tensor]:
                 f"{name}: (B, D) with D >= 1 expected, got shape {tuple(tensor.shape)}"
             )
     if z2.shape != z1.shape:
-        raise InputError(
-            f"z2: the shape of z1, {tuple(z1.shape)}, expected, got {tuple(z2.shape)}"
-        )
+        raise InputError(f"z2: the shape of z1, {tuple(z1.shape)}, expected, got {tuple(z2.shape)}")
     if z2.device != z1.device:
         raise InputError(f"z2: on {z1.device} as z1 expected, got {z2.device}")
     if isinstance(temperature, bool) or not isinstance(temperature, Real):
@@ -141,9 +139,7 @@ def _loss(z1: Tensor, z2: Tensor, temperature: float, wanted: bool) -> tuple[Ten
         units = z1.new_empty(both, dtype=compute)
         sums = z1.new_empty(both, dtype=compute) if wanted else nothing
         rows = z1.new_empty((_C.nt_xent_row_values, 2 * z1.shape[0]), dtype=compute)
-    _native.call(
-        _C.nt_xent_loss, device, z1, z2, loss, gradient, units, sums, rows, temperature
-    )
+    _native.call(_C.nt_xent_loss, device, z1, z2, loss, gradient, units, sums, rows, temperature)
     return loss, gradient.to(dtype)
 
 

@@ -98,21 +98,20 @@ def test_matches_reference_on_every_instruction_set(level, dtype):
         check_against_reference(*two_views(shape, dtype))
 
 
-# Below 1/30 in float32 each row has a top of its own.
-@pytest.mark.parametrize("temperature", [0.05, 0.034, 0.033, 0.01, 1e-3, 1e-6, 5.0, 1e6])
-def test_matches_reference_at_every_temperature(temperature, level):
-    for pairs in (2, 40, 300):
-        z = two_views((pairs, 9), torch.float64, alike=0.3)
-        check_against_reference(*z, temperature)
-    z1, z2 = two_views((300, 9), torch.float32, alike=0.3)
-    got = loss_and_gradients(nt_xent_loss, z1, z2, temperature)
-    truth = loss_and_gradients(nt_xent_loss_reference, z1.double(), z2.double(), temperature)
+# Below 1/30 in float32 and 1/300 in float64 each row has a top of its own.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [0.05, 0.034, 0.033, 0.01, 3e-3, 1e-3, 1e-6, 5.0, 1e6])
+def test_matches_reference_at_every_temperature(temperature, dtype, level):
     # A similarity's own rounding is divided by the temperature.
-    bound = 4e-6 * max(1.0, 1 / temperature)
-    if bound < 1:
+    bound = 64 * torch.finfo(dtype).eps * max(1.0, 1 / temperature)
+    for pairs in (2, 40, 300):
+        z1, z2 = two_views((pairs, 9), dtype, alike=0.3)
+        got = loss_and_gradients(nt_xent_loss, z1, z2, temperature)
+        truth = loss_and_gradients(nt_xent_loss_reference, z1.double(), z2.double(), temperature)
         for fused, exact in zip(got, truth, strict=True):
-            assert (fused.double() - exact).abs().max() <= bound * exact.abs().max().clamp_min(1)
-    assert all(t.isfinite().all() for t in got)
+            assert fused.isfinite().all()
+            if bound < 0.1:
+                assert (fused.double() - exact).abs().max() <= bound * exact.abs().max()
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 17])
@@ -146,12 +145,12 @@ def test_a_pair_alone_costs_exactly_nothing(device, temperature):
     assert all((g == 0).all() for g in gradients)
 
 
-@pytest.mark.parametrize("temperature", [0.05, 0.02])
-def test_a_certain_match_keeps_its_digits(temperature):
+@pytest.mark.parametrize(("temperature", "alike"), [(0.06, 0.9), (0.03, 0.75)])
+def test_a_certain_match_keeps_its_digits(temperature, alike):
     """Where the positive wins by far, the loss is small and still right relative to itself."""
-    z1, z2 = two_views((64, 64), torch.float32, alike=0.95)
+    z1, z2 = two_views((64, 64), torch.float32, alike=alike)
     truth = loss_and_gradients(nt_xent_loss_reference, z1.double(), z2.double(), temperature)
-    assert 0 < truth[0] < 1e-3
+    assert 1e-9 < truth[0] < 1e-3
     for fused, exact in zip(
         loss_and_gradients(nt_xent_loss, z1, z2, temperature), truth, strict=True
     ):

@@ -66,7 +66,7 @@ _CALLS: list[tuple[str, Any, Any, dict[str, Any], str]] = [
     ("meta against cpu", X, X.to("meta"), {}, "z2"),
     ("cpu against meta", X.to("meta"), X, {}, "z2"),
     ("sparse", X.to_sparse(), X.to_sparse(), {}, "z1"),
-    ("sparse rows", X, X.to_sparse_csr(), {}, "z2"),
+    ("sparse rows", X, X.to_sparse(1), {}, "z2"),
     ("mkldnn", X, X.to_mkldnn(), {}, "z2"),
     ("temperature 0", X, X, {"temperature": 0}, "temperature"),
     ("negative temperature", X, X, {"temperature": -0.5}, "temperature"),
