@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from bench.table import as_times
+from bench.table import as_interval, as_times
 
 __all__ = ["Bar", "Group", "bar_chart"]
 
@@ -152,9 +152,7 @@ def _figures(bar: Bar, y: float) -> list[str]:
     if bar.value is None or bar.refused:
         return [_text(x, y, "refused" if bar.refused else "not measured", "soft")]
     lines = [_text(x + 44, y, as_times(bar.value), "end heading")]
-    if bar.low is not None and bar.high is not None:
-        beside = f"{as_times(bar.low)} to {as_times(bar.high)}".replace("x", "")
-        lines.append(_text(x + 54, y, beside, "soft"))
+    lines.append(_text(x + 54, y, as_interval(bar.low, bar.high), "soft"))
     if bar.missed:
         lines.append(_text(WIDTH - 20, y, "missed", "missed end"))
     return lines

@@ -139,7 +139,7 @@ def _machine(path: Path, records: list[Record], prefix: str) -> tuple[str, dict[
             "The fused ops against their targets", place, _target_groups(verdicts)
         )
         lines += [f"![Ratios against their targets]({picture})", "", *_target_table(verdicts), ""]
-        lines += [_sentence(records), ""]
+        lines += [f"{summary(records, TARGETS)}.", ""]
     for of_op in ops:
         op = of_op[0]["op"]
         picture = f"{PICTURES}/{prefix}-{op}.svg"
@@ -148,10 +148,6 @@ def _machine(path: Path, records: list[Record], prefix: str) -> tuple[str, dict[
         lines += ["<details><summary>All figures</summary>", "", *_op_table(of_op, threads), ""]
         lines += ["</details>", ""]
     return "\n".join(lines), made
-
-
-def _sentence(records: list[Record]) -> str:
-    return ". ".join(summary(records, TARGETS).splitlines()) + "."
 
 
 def _target_groups(verdicts: list[Verdict]) -> list[Group]:
@@ -188,9 +184,9 @@ def _target_table(verdicts: list[Verdict]) -> list[str]:
             f"`{target.op}` {target.size}",
             f"{target.against}{memory}",
             as_times(verdict.value) if quoted else "",
-            as_interval(verdict) if quoted else "",
+            as_interval(verdict.low, verdict.high) if quoted else "",
             as_times(target.at_least) + (" by the low end" if target.by_low else ""),
-            f"**{verdict.word}**" if verdict.word == "MISSED" else verdict.word,
+            f"**{verdict.word}**" if verdict.word == "MISSED" else verdict.sentence,
         ]
         lines.append(_row(cells))
     return lines
@@ -224,8 +220,8 @@ def _op_table(records: list[Record], threads: int) -> list[str]:
         quoted = record["refused"] is None
         ratio = ""
         if record["ratio"] is not None and record["ratio_refused"] is None:
-            low, high = as_times(record["ratio_low"]), as_times(record["ratio_high"])
-            ratio = f"{as_times(record['ratio'])} ({low} to {high})"
+            interval = as_interval(record["ratio_low"], record["ratio_high"])
+            ratio = f"{as_times(record['ratio'])} ({interval})"
         why = record["refused"] or record["ratio_refused"]
         alone = f", {record['threads']} thread" if record["threads"] < threads else ""
         cells = [

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.targets import TARGETS, Target, Verdict, judge
+from bench.targets import TARGETS, Target, judge
 
 __all__ = ["as_interval", "as_times", "summary", "targets_of", "targets_table", "text_table"]
 
@@ -24,44 +26,37 @@ def targets_of(ops: set[str]) -> list[Target]:
 
 def targets_table(records: Sequence[dict[str, Any]]) -> Table:
     """The targets of all ops in the records."""
-    table = Table(title=_title(records), title_justify="left", title_style="bold")
-    for name in ("op and size", "against"):
-        table.add_column(name, no_wrap=True)
-    for name in ("times as fast", "95 % interval", "at least"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(title=_title(records), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column("op and size", no_wrap=True)
+    table.add_column("against", no_wrap=True)
+    table.add_column("times as fast (95 % interval)", justify="right", no_wrap=True)
+    table.add_column("at least", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    previous = ""
-    for verdict in judge(records, targets_of({record["op"] for record in records})):
-        target = verdict.target
-        if previous and target.op != previous:
-            table.add_section()
-        previous = target.op
-        memory = target.of == "memory"
-        table.add_row(
-            f"{target.op}, {target.size}",
-            target.against + (" (memory)" if memory else ""),
-            as_times(verdict.value),
-            as_interval(verdict),
-            as_times(target.at_least) + (" (low end)" if target.by_low else ""),
-            Text(verdict.word, STYLES.get(verdict.word, "yellow")),
-        )
+    verdicts = judge(records, targets_of({record["op"] for record in records}))
+    for op, of_op in groupby(verdicts, key=lambda verdict: verdict.target.op):
+        table.add_row(Text(op, "bold"))
+        for verdict in of_op:
+            target = verdict.target
+            interval = as_interval(verdict.low, verdict.high)
+            figure = as_times(verdict.value) + (f" ({interval})" if interval else "")
+            table.add_row(
+                f"  {target.size}",
+                target.against + (" (memory)" if target.of == "memory" else ""),
+                "" if verdict.word == "refused" else figure,
+                as_times(target.at_least) + (" by low end" if target.by_low else ""),
+                Text(verdict.sentence, STYLES.get(verdict.word, "yellow")),
+            )
     return table
 
 
 def summary(records: Sequence[dict[str, Any]], targets: Iterable[Target] | None = None) -> str:
-    """How many targets were met, missed, refused; a line for each reason of a refusal.
-
-    Without ``targets``: those of the ops in the records.
-    """
+    """How many targets were met, missed, refused; without ``targets``: those of the ops there."""
     if targets is None:
         targets = targets_of({record["op"] for record in records})
-    verdicts = judge(records, targets)
-    words = [verdict.word for verdict in verdicts]
+    words = [verdict.word for verdict in judge(records, targets)]
     counts = {word: words.count(word) for word in ("met", "MISSED", "refused", "not measured")}
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    reasons = sorted({v.refused for v in verdicts if v.refused and v.word == "refused"})
-    lines = [f"{len(words)} targets: {said or 'none'}", *(f"refused: {why}" for why in reasons)]
-    return "\n".join(lines)
+    return f"{len(words)} targets: {said or 'none'}"
 
 
 def text_table(records: Sequence[dict[str, Any]], *, width: int = 130) -> str:
@@ -78,11 +73,11 @@ def as_times(value: float | None) -> str:
     return f"{value:.0f}x" if value >= 99.5 else f"{value:.3g}x"
 
 
-def as_interval(verdict: Verdict) -> str:
-    """The interval of a ratio of times; ratios of memory have none."""
-    if verdict.low is None or verdict.high is None:
+def as_interval(low: float | None, high: float | None) -> str:
+    """The interval of a ratio, such as ``1.21 to 1.25``; ratios of memory have none."""
+    if low is None or high is None:
         return ""
-    return f"{as_times(verdict.low)} to {as_times(verdict.high)}"
+    return f"{as_times(low)} to {as_times(high)}".replace("x", "")
 
 
 def _title(records: Sequence[dict[str, Any]]) -> str:

@@ -77,6 +77,11 @@ class Verdict:
         judged = self.low if self.target.by_low and self.low is not None else self.value
         return "met" if judged >= self.target.at_least else "MISSED"
 
+    @property
+    def sentence(self) -> str:
+        """The word, with the reason of a refusal."""
+        return f"refused: {self.refused}" if self.word == "refused" else self.word
+
 
 def judge(records: Iterable[dict[str, Any]], targets: Iterable[Target] = TARGETS) -> list[Verdict]:
     """Each target against the records of one machine."""

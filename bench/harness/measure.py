@@ -179,7 +179,7 @@ def _stands(times: dict[str, Times]) -> bool:
 
 def _disturbed(share: float) -> str | None:
     if share > OTHERS_LIMIT:
-        return f"other processes used {share:.0%} of the processors"
+        return f"other processes used {share:.0%}"
     return None
 
 

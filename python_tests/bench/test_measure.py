@@ -146,7 +146,7 @@ def small_comparison(
 
 def test_a_disturbed_point_says_so_in_every_row(scripted: Callable[..., Comparison]) -> None:
     result = scripted(0.06, {"fused": steady(1.0), "eager": steady(3.0)})
-    why = "other processes used 6% of the processors"
+    why = "other processes used 6%"
     assert [row.refused for row in result.rows] == [why, why]
     assert [row.ratio_refused for row in result.rows] == [None, why]
     assert result.text().count("REFUSED") == 3

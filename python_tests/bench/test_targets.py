@@ -61,6 +61,17 @@ def test_each_target_stands_once_and_is_about_an_op_of_the_package() -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_a_refused_ratio_is_not_in_the_table() -> None:
+    why = {"ratio_refused": "other processes used 9%"}
+    records = [
+        record("ssim", "16x1x256x256", "fused"),
+        record("ssim", "16x1x256x256", "pytorch-msssim", ratio=123.0, **why),
+    ]
+    table = text_table(records)
+    assert "refused: other processes used 9%" in table
+    assert "123" not in table
+
+
 def test_the_table_says_everything_in_one_line_each() -> None:
     name = "patch_nce_loss"
     assert name in medad_fast.ops.__all__
@@ -73,7 +84,7 @@ def test_the_table_says_everything_in_one_line_each() -> None:
     table = text_table(records)
     lines = [line for line in table.splitlines() if "16x256x256" in line]
     assert len(lines) == 2
-    for text in ("1.87x", "1.83x to 1.91x", "1.7x", "met"):
+    for text in ("cut eager", "1.87x (1.83 to 1.91)", "1.7x by low end", "met"):
         assert text in lines[0]
     assert "MISSED" in lines[1]
     assert summary(records) == "2 targets: 1 met, 1 MISSED"
