@@ -16,8 +16,9 @@ def chest_phantoms(seeds: range, height: int = 256, width: int = 256) -> Tensor:
 
 
 def chest_phantom(seed: int, height: int = 256, width: int = 256) -> Tensor:
-    """A bright trunk on a dark ground, two dark lungs under ribs, a heart, noise; ``(H, W)``, uint8.
+    """A bright trunk on a dark ground, two dark lungs under ribs, a heart, noise.
 
+    Returns ``(H, W)``, uint8.
     Contrast, noise and pose vary; some have a black frame, a marker, gas under the diaphragm, or
     lungs that reach the border.
     """

@@ -2,13 +2,14 @@
 
 #include "core/check.h"
 #include "core/cpu_level.h"
+#include "ops/lung_mask/layout.h"
 
 namespace medad {
 
 MEDAD_DECLARE_CPU(lung_mask_cpu, (const LungJob& job))
 
 int64_t lung_mask_scratch_bytes(int64_t batch, int64_t height, int64_t width) {
-  return batch * height * width * 0;
+  return batch * lung_layout(height, width).bytes;
 }
 
 void lung_mask(const TensorView& images, int mode, const TensorView& scratch, const TensorView& out,

@@ -123,15 +123,11 @@ struct OtsuScale {
 // and d the whole range, both are comparisons of integers:
 //   bin of n / d:               floor(256 n / d), the last bin closed
 //   0 < n / d <= (2 bin + 1) / 512
-MEDAD_HD int otsu_bin(int64_t n, int64_t range) {
-  return n < range ? int(kBins * n / range) : kBins - 1;
-}
-MEDAD_HD int64_t last_of_otsu_bin(int bin, int64_t range) {
+MEDAD_HD int otsu_bin(int n, int range) { return n < range ? kBins * n / range : kBins - 1; }
+MEDAD_HD int last_of_otsu_bin(int bin, int range) {
   return bin < kBins - 1 ? ((bin + 1) * range + kBins - 1) / kBins - 1 : range;
 }
-MEDAD_HD int64_t highest_dark(int bin, int64_t range) {
-  return (2 * int64_t(bin) + 1) * range / (2 * kBins);
-}
+MEDAD_HD int highest_dark(int bin, int range) { return (2 * bin + 1) * range / (2 * kBins); }
 
 enum class LungMode : int { kReference, kClean };
 
@@ -151,6 +147,10 @@ MEDAD_HD int64_t most_runs(int64_t height, int64_t width) { return height * (wid
 // Its components: each has a pixel of its own in the middle of a 3 x 3 square.
 MEDAD_HD int64_t most_components(int64_t height, int64_t width) {
   return ((height + 2) / 3) * ((width + 2) / 3);
+}
+// Those of at least kSmallArea pixels.
+MEDAD_HD int64_t most_large(int64_t height, int64_t width) {
+  return height * width / kSmallArea + 1;
 }
 // How often a "clean" mask is dilated, then eroded.
 MEDAD_HD int64_t closing_reach(int64_t height, int64_t width) {

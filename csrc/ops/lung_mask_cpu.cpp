@@ -150,8 +150,8 @@ class Segmentation {
     int lowest = 0, highest = kLevels - 1;
     while (at_.level_counts[lowest] == 0) ++lowest;
     while (at_.level_counts[highest] == 0) --highest;
-    const int64_t range = highest - lowest;
-    int64_t dark = 0;  // a flat image is all dark or not at all, and either way its mask is empty
+    const int range = highest - lowest;
+    int dark = 0;  // a flat image is all dark or not at all, and either way its mask is empty
     if (range > 0) {
       int64_t counts[kBins] = {};
       for (int b = 0; b < kBins; ++b) {

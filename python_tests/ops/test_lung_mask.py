@@ -82,7 +82,7 @@ def test_equals_the_recipe_at_any_size(size, mode, device):
     assert_equals_reference(images.to(device), mode)
 
 
-def _awkward(size):
+def awkward(size):
     rng = torch.Generator().manual_seed(1)
     height, width = size
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -114,7 +114,7 @@ def _awkward(size):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(96, 96), (130, 70)])
 def test_equals_the_recipe_on_awkward_images(size, mode, device):
-    assert_equals_reference(_awkward(size).to(device), mode)
+    assert_equals_reference(awkward(size).to(device), mode)
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,7 +136,7 @@ def test_equals_the_recipe_on_random_blocks(height, width, seed, block, grays):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_instruction_set_gives_the_same_masks(level, mode):
-    images = torch.cat([_awkward((70, 56))[:, :56, :56], chest_phantoms(range(3), 56, 56)])
+    images = torch.cat([awkward((70, 56))[:, :56, :56], chest_phantoms(range(3), 56, 56)])
     expected = lung_mask_reference(images, mode=mode)
     best = _C.best_cpu_level()
     if LEVELS.index(level) > LEVELS.index(best):

@@ -110,5 +110,5 @@ def test_the_extension_checks_again(which, changes):
         _C.lung_mask(_view(images), 2, scratch, _view(out), where)
     bad = {"images": _view(images), "out": _view(out)}
     bad[which] = _view(images if which == "images" else out, **changes)
-    with pytest.raises(ValueError, match="images|out"):
+    with pytest.raises(ValueError, match=r"images|out"):
         _C.lung_mask(bad["images"], 0, scratch, bad["out"], where)
