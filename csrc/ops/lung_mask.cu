@@ -60,7 +60,7 @@ __device__ __forceinline__ Frame frame_of(const Job& job, Span<uint32_t> shared,
 }
 
 template <bool kReference>
-__global__ void __launch_bounds__(kThreads) lung_mask_kernel(const __grid_constant__ Job job) {
+__global__ void __launch_bounds__(kThreads, 1) lung_mask_kernel(const __grid_constant__ Job job) {
   MEDAD_DYNAMIC_SHARED(uint32_t, shared);
   MEDAD_SHARED(int, reductions, kLanes);
   Frame frame = frame_of(job, shared, reductions);

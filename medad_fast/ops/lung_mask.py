@@ -52,8 +52,8 @@ def lung_mask(images: Tensor, *, mode: Mode = "reference") -> Tensor:
 
     ``"clean"`` is simpler, and has no such side effects:
 
-    1. pixels ``v <= t`` with Otsu's threshold of the gray values in the middle of the image, that is
-       without ``H // 8`` rows and ``W // 8`` columns all round, where frames and markers lie;
+    1. pixels ``v <= t`` with Otsu's threshold of the gray values in the middle of the image: frames
+       and markers lie in the ``H // 8`` rows and ``W // 8`` columns all round, which are left out;
     2. opening with a 3 x 3 square;
     3. components that touch the border dropped;
     4. the two largest kept that have at least 1/164 of the image's pixels (of equal ones those that
