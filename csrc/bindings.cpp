@@ -7,8 +7,8 @@
 #include "core/cpu_level.h"
 #include "core/tensor_view.h"
 #include "ops/ensemble_discrepancy.h"
-#include "ops/nt_xent_loss.h"
 #include "ops/lung_mask.h"
+#include "ops/nt_xent_loss.h"
 #include "ops/patch_discrepancy.h"
 #include "ops/patch_nce_loss.h"
 
@@ -94,9 +94,9 @@ PYBIND11_MODULE(_C, module) {
 
   const py::call_guard<py::gil_scoped_release> unlocked;
   module.def("ensemble_discrepancy", &medad::ensemble_discrepancy, unlocked);
-  module.def("nt_xent_loss", &medad::nt_xent_loss, unlocked);
   module.def("lung_mask", &medad::lung_mask, unlocked);
   module.def("lung_mask_scratch_bytes", &medad::lung_mask_scratch_bytes, unlocked);
+  module.def("nt_xent_loss", &medad::nt_xent_loss, unlocked);
   module.def("patch_discrepancy", &medad::patch_discrepancy, unlocked);
   module.def("patch_discrepancy_backward", &medad::patch_discrepancy_backward, unlocked);
   module.def("patch_nce_loss", &medad::patch_nce_loss, unlocked);

@@ -6,8 +6,8 @@ from medad_fast.ops.ensemble_discrepancy import (
     ensemble_discrepancy,
     ensemble_discrepancy_reference,
 )
-from medad_fast.ops.nt_xent_loss import nt_xent_loss, nt_xent_loss_reference
 from medad_fast.ops.lung_mask import lung_mask, lung_mask_reference
+from medad_fast.ops.nt_xent_loss import nt_xent_loss, nt_xent_loss_reference
 from medad_fast.ops.patch_discrepancy import patch_discrepancy, patch_discrepancy_reference
 from medad_fast.ops.patch_nce_loss import patch_nce_loss, patch_nce_loss_reference
 
@@ -16,10 +16,10 @@ __all__ = [
     "backend",
     "ensemble_discrepancy",
     "ensemble_discrepancy_reference",
-    "nt_xent_loss",
-    "nt_xent_loss_reference",
     "lung_mask",
     "lung_mask_reference",
+    "nt_xent_loss",
+    "nt_xent_loss_reference",
     "patch_discrepancy",
     "patch_discrepancy_reference",
     "patch_nce_loss",
