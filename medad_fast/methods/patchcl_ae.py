@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.config import check_common, require
+from medad_fast.methods.normals import NormalMaps
 from medad_fast.methods.optimization import Schedule, adam, schedule
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
@@ -28,8 +29,6 @@ from medad_fast.nets.projection import ProjectionHead
 from medad_fast.ops import patch_discrepancy, patch_nce_loss
 
 __all__ = ["PatchCLAE", "PatchCLAEConfig"]
-
-NORMAL_MAP_SMOOTHING = 7  # pixels: images lie alike only so far
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,15 @@ class PatchCLAEConfig:
     # Departs: Algorithm 1 has "saturating", whose gradient vanishes once the discriminator wins.
     adversarial: Literal["non_saturating", "saturating", "least_squares"] = "non_saturating"
     adversarial_weight: float = 1.0  # Eq. 4; 0 trains without a discriminator
-    score: Literal["patch", "pixel"] = "patch"  # Eq. 7; "pixel" is the ablation of Table 7
+    # Eq. 7; "pixel" is the ablation of Table 7. Departs: "patch+pixel" adds both up, which needs
+    # normal_margin.
+    score: Literal["patch", "pixel", "patch+pixel"] = "patch"
     image_score: ImageScore = "topk"  # open; the re-implementation's rule
     top_k: int = 100  # pixels; the re-implementation's value
     quantile: float = 0.99  # of the map, for image_score "quantile"
     map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
-    # Departs with a number: only what exceeds the training images' mean map at a place by more than
-    # that many standard deviations counts; for images that lie alike, as slices of heads do.
+    # Departs with a number: each layer's map counts in standard deviations from the training
+    # images' mean at a place, and of the sum what exceeds this; for images that lie alike.
     normal_margin: float | None = None
     mask_background: bool = False  # Departs when true: black pixels of the image score 0
     learning_rate: float = 0.002  # Sec. 4.2.1
@@ -102,13 +103,18 @@ class PatchCLAEConfig:
             "normal_margin",
             "null, or 0 or more",
         )
+        require(
+            self.score != "patch+pixel" or self.normal_margin is not None,
+            self,
+            "score",
+            "'patch' or 'pixel' without normal_margin, which gives both one scale",
+        )
 
 
 class PatchCLAE(Method):
     """Scores a position by how far the encoder's features of image and reconstruction differ."""
 
     config: PatchCLAEConfig
-    normal_map: Tensor
 
     def __init__(self, config: PatchCLAEConfig | None = None) -> None:
         super().__init__()
@@ -124,8 +130,8 @@ class PatchCLAE(Method):
         self.discriminator = (
             Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
         )
-        if c.normal_margin is not None:
-            self.register_buffer("normal_map", torch.zeros(1, 1, c.image_size, c.image_size))
+        parts = {"patch": len(c.layers), "pixel": 1, "patch+pixel": len(c.layers) + 1}[c.score]
+        self.normals = NormalMaps(parts, c.image_size) if c.normal_margin is not None else None
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def stages(self) -> Iterator[Stage]:
@@ -215,53 +221,42 @@ class PatchCLAE(Method):
 
     @torch.no_grad()
     def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
-        """What the maps of the training images reach at each place, if that is to be subtracted.
-
-        Not of the validation images: their scores set thresholds, and must be like new ones.
-        """
-        margin = self.config.normal_margin
-        if margin is None:
-            return
-        self.eval()
-        total = torch.zeros_like(self.normal_map, dtype=torch.float64)
-        squares, count = torch.zeros_like(total), 0
-        for images in train_normal:
-            maps = self._map(images).double()
-            total += maps.sum(dim=0, keepdim=True)
-            squares += maps.square().sum(dim=0, keepdim=True)
-            count += len(images)
-        mean = total / count
-        deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
-        self.normal_map.copy_(smooth(mean + margin * deviation, NORMAL_MAP_SMOOTHING))
+        """What the maps of the training images are at each place, if that is to be compared."""
+        if self.normals is not None:
+            self.eval()
+            self.normals.fit(self._maps(images) for images in train_normal)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Dense distance of features, summed over layers (Eq. 5 to 7); images are fed clean."""
         c = self.config
-        maps = self._map(images)
-        if c.normal_margin is not None:
-            maps = (maps - self.normal_map).clamp(min=0)
+        maps = self._maps(images)
+        if self.normals is not None and c.normal_margin is not None:
+            maps = (self.normals(maps).sum(1, keepdim=True) - c.normal_margin).clamp(min=0)
         if c.mask_background:
             maps = maps * foreground(images)
         scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
         return Prediction(scores, maps)
 
-    def _map(self, images: Tensor) -> Tensor:
-        """The paper's map, filtered where asked: float32 ``(B, 1, H, W)``."""
+    def _maps(self, images: Tensor) -> Tensor:
+        """The paper's map; with ``normal_margin`` its parts: float32 ``(B, parts, H, W)``."""
         c = self.config
         originals = self.encoder(images)
         reconstruction = self.decoder(originals[-1])
-        if c.score == "pixel":
-            maps = (images - reconstruction).abs().mean(dim=1, keepdim=True)
-        else:
+        parts: list[Tensor] = []
+        if c.score != "pixel":
             rebuilt = self.encoder(reconstruction, max(c.layers))
-            maps = patch_discrepancy(
+            distance = patch_discrepancy(
                 [originals[layer - 1] for layer in c.layers],
                 [rebuilt[layer - 1] for layer in c.layers],
                 size=(images.shape[-2], images.shape[-1]),
                 heads=[head.weights() for head in self._heads()],
+                reduction="sum" if c.normal_margin is None else "none",
             )
-        return smooth(maps.float(), c.map_smoothing)
+            parts += [distance] if isinstance(distance, Tensor) else distance
+        if c.score != "patch":
+            parts.append((images - reconstruction).abs().mean(dim=1, keepdim=True))
+        return smooth(torch.cat([part.float() for part in parts], dim=1), c.map_smoothing)
 
     def _heads(self) -> Iterator[ProjectionHead]:
         for head in self.heads:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods import create
+from medad_fast.methods.normals import NormalMaps
 from medad_fast.methods.patchcl_ae import rows_at
 from medad_fast.methods.scoring import foreground, smooth
 from python_tests.methods.small import discs, small
@@ -216,19 +217,29 @@ def test_black_pixels_score_zero_where_asked():
     assert (plain[~foreground(images)] > 0).any()
 
 
-@pytest.mark.parametrize("margin", [0.0, 2.0])
-def test_what_normal_images_show_at_a_place_is_subtracted_where_asked(margin):
+def test_maps_count_by_what_is_normal_at_a_place_where_asked():
     images = discs(6)
-    method = build(normal_margin=margin).eval()
-    plain = build().eval().predict(images).anomaly_map
-    assert torch.equal(method.predict(images).anomaly_map, plain)
+    method = build(score="patch+pixel", normal_margin=0.1).eval()
+    assert method.normals is not None
+    patch, pixel = (build(score=s).eval().predict(images).anomaly_map for s in ("patch", "pixel"))
+    sums = method.predict(images).anomaly_map  # nothing learned yet: the plain sum, less the margin
+    torch.testing.assert_close(sums, (patch + pixel - 0.1).clamp(min=0), rtol=1e-4, atol=1e-5)
+
     method.finish([images[:4], images[4:]], [])
-    spread = plain.std(0, correction=0, keepdim=True)
-    expected = smooth(plain.mean(0, keepdim=True) + margin * spread, 7)
-    torch.testing.assert_close(method.normal_map, expected)
+    parts = method._maps(images)
+    assert parts.shape[1] == len(method.config.layers) + 1
+    deviation = smooth(parts.std(0, correction=0, keepdim=True), 7)
+    deviation = deviation + 0.5 * deviation.mean((2, 3), keepdim=True)
+    unusual = ((parts - smooth(parts.mean(0, keepdim=True), 7)) / deviation).sum(1, keepdim=True)
     torch.testing.assert_close(
-        method.predict(images).anomaly_map, (plain - expected).clamp(min=0), rtol=1e-4, atol=1e-5
+        method.predict(images).anomaly_map, (unusual - 0.1).clamp(min=0), rtol=1e-3, atol=1e-3
     )
+
+
+def test_maps_that_never_vary_stay_finite():
+    normals = NormalMaps(2, 32)
+    normals.fit([torch.ones(3, 2, 32, 32)])
+    assert torch.equal(normals(torch.full((1, 2, 32, 32), 3.0)), torch.full((1, 2, 32, 32), 2.0))
 
 
 @pytest.mark.parametrize(
@@ -244,6 +255,7 @@ def test_what_normal_images_show_at_a_place_is_subtracted_where_asked(margin):
         ("adversarial", "wgan"),
         ("patches", 0),
         ("projection_dim", True),
+        ("score", "patch+pixel"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(field, value):

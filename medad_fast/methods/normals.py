@@ -1,0 +1,59 @@
+"""How unusual a map is at a place, measured on the maps of normal training images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from medad_fast.methods.scoring import smooth
+
+__all__ = ["NormalMaps"]
+
+WINDOW = 7  # pixels: images lie alike only so far
+FLOOR = 0.5  # of a map's typical deviation: places that hardly vary do not outweigh all others
+
+
+class NormalMaps(nn.Module):
+    """Mean and spread at each place of several maps of normal images.
+
+    For images that lie alike, as slices of heads do. Until :meth:`fit` has run, maps pass through
+    unchanged.
+
+    Args:
+        count: how many maps an image has.
+        image_size: their side.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, count: int, image_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, count, image_size, image_size))
+        self.register_buffer("scale", torch.ones(1, count, image_size, image_size))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Learn from the maps ``(B, count, H, W)`` of all normal training images.
+
+        Not of the validation images: their scores set thresholds, and must be like new ones.
+        """
+        total = torch.zeros_like(self.mean, dtype=torch.float64)
+        squares, images = torch.zeros_like(total), 0
+        for maps in batches:
+            total += maps.double().sum(dim=0, keepdim=True)
+            squares += maps.double().square().sum(dim=0, keepdim=True)
+            images += len(maps)
+        mean = total / images
+        deviation = (squares / images - mean.square()).clamp(min=0).sqrt()
+        deviation = smooth(deviation, WINDOW)
+        typical = deviation.mean(dim=(2, 3), keepdim=True)
+        scale = deviation + FLOOR * typical
+        self.mean.copy_(smooth(mean, WINDOW))
+        self.scale.copy_(torch.where(typical > 0, scale, 1.0))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps ``(B, count, H, W)`` in standard deviations from what is normal at each place."""
+        return (maps - self.mean) / self.scale
