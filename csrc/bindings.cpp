@@ -11,6 +11,7 @@
 #include "ops/nt_xent_loss.h"
 #include "ops/patch_discrepancy.h"
 #include "ops/patch_nce_loss.h"
+#include "ops/smooth_saliency.h"
 
 namespace py = pybind11;
 
@@ -100,4 +101,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("patch_discrepancy", &medad::patch_discrepancy, unlocked);
   module.def("patch_discrepancy_backward", &medad::patch_discrepancy_backward, unlocked);
   module.def("patch_nce_loss", &medad::patch_nce_loss, unlocked);
+  module.def("smooth_saliency", &medad::smooth_saliency, unlocked);
 }

@@ -7,3 +7,12 @@
 #else
 #define MEDAD_HD inline __attribute__((always_inline))
 #endif
+
+// Before a loop of a few constant turns that is to leave nothing but its body, turn by turn.
+#if defined(__CUDA_ARCH__)
+#define MEDAD_UNROLL _Pragma("unroll")
+#elif defined(__CUDACC__)
+#define MEDAD_UNROLL  // nvcc's pass for the host knows neither
+#else
+#define MEDAD_UNROLL _Pragma("GCC unroll 8")
+#endif

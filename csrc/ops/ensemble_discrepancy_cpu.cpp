@@ -7,8 +7,7 @@
 
 #include "core/cpu_level.h"
 #include "core/dispatch.h"
-#include "core/half.h"
-#include "core/simd.h"
+#include "core/simd_io.h"
 #include "ops/ensemble_discrepancy.h"
 
 namespace medad {
@@ -108,33 +107,6 @@ struct ExactMath {
   }
 };
 
-MEDAD_INLINE FloatVector widen(const float* from) { return load<float>(from); }
-MEDAD_INLINE DoubleVector widen(const double* from) { return load<double>(from); }
-
-MEDAD_INLINE FloatVector widen(const BFloat16* from) {
-  typedef uint16_t Bits __attribute__((vector_size(2 * kLanes<float>)));
-  typedef uint32_t Words __attribute__((vector_size(4 * kLanes<float>)));
-  Bits bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
-  return FloatVector(__builtin_convertvector(bits, Words) << 16);
-}
-
-MEDAD_INLINE FloatVector widen(const Half* from) {
-#if defined(MEDAD_ISA_avx512)
-  __m256i bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
-  return FloatVector(_mm512_maskz_cvtph_ps(0xffff, bits));
-#elif defined(MEDAD_ISA_avx2)
-  __m128i bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
-  return FloatVector(_mm256_cvtph_ps(bits));
-#else
-  float value[kLanes<float>];
-  for (int i = 0; i < kLanes<float>; ++i) value[i] = to_float(from[i]);
-  return load<float>(value);
-#endif
-}
-
 // One half of a vector of floats.
 MEDAD_INLINE DoubleVector half_of(FloatVector x, int half) {
   typedef float Narrow __attribute__((vector_size(4 * kLanes<double>)));
@@ -147,26 +119,6 @@ MEDAD_INLINE void set_half(FloatVector& x, int half, DoubleVector value) {
   typedef float Narrow __attribute__((vector_size(4 * kLanes<double>)));
   const Narrow part = __builtin_convertvector(value, Narrow);
   __builtin_memcpy(reinterpret_cast<char*>(&x) + half * sizeof part, &part, sizeof part);
-}
-
-template <class T>
-using real_of = typename Compute<T>::type;
-
-// The first `count` elements of a vector (kWhole: all), the others 0.
-template <bool kWhole, class T>
-MEDAD_INLINE Vector<real_of<T>> read(const T* from, int64_t count) {
-  if constexpr (kWhole) {
-    return widen(from);
-  } else {
-    T some[kLanes<real_of<T>>] = {};
-    for (int i = 0; i < count; ++i) some[i] = from[i];
-    return widen(some);
-  }
-}
-
-template <bool kWhole, class R>
-MEDAD_INLINE void write(R* to, int64_t count, Vector<R> value) {
-  __builtin_memcpy(to, &value, kWhole ? sizeof value : size_t(count) * sizeof(R));
 }
 
 // A run of pixels in every tensor.

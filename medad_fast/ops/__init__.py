@@ -10,6 +10,7 @@ from medad_fast.ops.lung_mask import lung_mask, lung_mask_reference
 from medad_fast.ops.nt_xent_loss import nt_xent_loss, nt_xent_loss_reference
 from medad_fast.ops.patch_discrepancy import patch_discrepancy, patch_discrepancy_reference
 from medad_fast.ops.patch_nce_loss import patch_nce_loss, patch_nce_loss_reference
+from medad_fast.ops.smooth_saliency import smooth_saliency, smooth_saliency_reference
 
 __all__ = [
     "EnsembleDiscrepancy",
@@ -24,4 +25,6 @@ __all__ = [
     "patch_discrepancy_reference",
     "patch_nce_loss",
     "patch_nce_loss_reference",
+    "smooth_saliency",
+    "smooth_saliency_reference",
 ]
