@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -113,8 +115,30 @@ def test_nothing_of_that_name(
 
 
 def test_every_benchmark_is_in_the_suite() -> None:
+    pytest.importorskip("pytorch_msssim")
     files = {path.stem.removeprefix("bench_") for path in (ROOT / "bench").glob("bench_*.py")}
     assert {benchmark.op for benchmark in discover()} == files
+
+
+def test_a_benchmark_whose_peer_is_missing_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = importlib.import_module
+
+    def without(missing: str) -> None:
+        def import_module(name: str) -> ModuleType:
+            if name == "bench.bench_patch_nce_loss":
+                raise ModuleNotFoundError("no", name=missing)
+            return real(name)
+
+        monkeypatch.setattr(importlib, "import_module", import_module)
+
+    without("some_peer.part")
+    assert [each.op for each in discover("patch")] == ["patch_discrepancy"]
+    assert "bench_patch_nce_loss.py is left out, there is no some_peer" in capsys.readouterr().err
+    without("medad_fast.ops.gone")
+    with pytest.raises(ModuleNotFoundError):
+        list(discover("patch"))
 
 
 def test_every_target_has_its_point() -> None:
