@@ -1,4 +1,4 @@
-"""Lung masks against AnatPaste's published recipe and scipy.
+"""Lung masks against AnatPaste's published recipe with scikit-image; "clean" ends with scipy there.
 
     python -m bench.bench_lung_mask [--device cuda] [--threads 1] [--point reference]
 
@@ -54,7 +54,7 @@ def comparison(
         "lung_mask",
         {
             "fused": lambda: lung_mask(images, mode=point.mode),
-            "scikit-image" if point.mode == "reference" else "scipy": peer,
+            "scikit-image": peer,
         },
         shape=point.name,
         dtype=images.dtype,

@@ -64,25 +64,22 @@ __global__ void __launch_bounds__(kThreads, 1) lung_mask_kernel(const __grid_con
   MEDAD_DYNAMIC_SHARED(uint32_t, shared);
   MEDAD_SHARED(int, reductions, kLanes);
   Frame frame = frame_of(job, shared, reductions);
-  if (kReference) {
-    pick_dark_levels(frame, job.grid);
-  } else {
-    pick_dark_grays(frame);
-  }
+  pick_dark_levels(frame, job.grid);
   erode(frame);
   dilate(frame);
   int runs = label<true>(frame);
+  find_border(frame, runs);
+  draw(frame, [&](int root) { return frame.at_border[root] == 0; });
   if (kReference) {
-    find_border(frame, runs);
-    draw(frame, [&](int root) { return frame.at_border[root] == 0; });
     dilate(frame);
     runs = label<true>(frame);
     erase_small_boxes(frame, runs);
   } else {
-    keep_two_largest(frame, runs);
     const int64_t reach = closing_reach(frame.height, frame.width);
     for (int64_t i = 0; i < reach; ++i) dilate(frame);
     for (int64_t i = 0; i < reach; ++i) erode(frame);
+    runs = label<true>(frame);
+    keep_two_largest(frame, runs);
     complement(frame);
     runs = label<false>(frame);
     find_border(frame, runs);

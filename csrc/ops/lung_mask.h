@@ -6,7 +6,8 @@
 //
 // "reference" is what the published recipe does with scikit-image: contrast-limited adaptive
 // histogram equalisation (CLAHE), Otsu's threshold, dark pixels, opening, clearing of the border,
-// dilation, and the removal of whole bounding boxes of small components. Its floating steps are
+// dilation, and the removal of whole bounding boxes of small components. "clean" closes instead of
+// dilating, keeps the two largest components and fills their holes. The floating steps are
 // CLAHE and Otsu; below they are written so that every rounding is scikit-image's own. All else is
 // bits.
 #pragma once
@@ -27,7 +28,6 @@ constexpr int kBinLevels =
     1 + kLevels / kBins;          // a bin is wider than need be: the last 3 stay empty
 constexpr int kSmallArea = 400;   // pixels; absolute, as published
 constexpr int kLargeShare = 164;  // "clean": a lung is at least 1/164 of the image; 400 at 256^2
-constexpr int kMargin = 8;        // "clean": an eighth of each side is no part of the middle
 constexpr int kCloseShare = 64;   // "clean": closing reaches 1/64 of the shorter side
 
 // How CLAHE divides an image. The last row and column of tiles may reach beyond it: there the image
@@ -112,14 +112,10 @@ MEDAD_HD double otsu_variance(float low_count, double low_moment, float high_cou
   return double(product) * (gap * gap);
 }
 
-// Where bin i of Otsu's histogram lies: gray values themselves in "clean"; in "reference" the
-// middle of one of 256 bins between 0 and 1.
-struct OtsuScale {
-  double slope, offset;
-  MEDAD_HD double centre(int bin) const { return double(bin) * slope + offset; }
-};
+// Where a bin of Otsu's histogram lies: the middle of one of 256 bins between 0 and 1.
+MEDAD_HD double otsu_centre(int bin) { return (double(bin) + 0.5) / double(kBins); }
 
-// "reference" stretches the equalised image to [0, 1] before Otsu. With n a level above the lowest
+// The equalised image is stretched to [0, 1] before Otsu. With n a level above the lowest
 // and d the whole range, both are comparisons of integers:
 //   bin of n / d:               floor(256 n / d), the last bin closed
 //   0 < n / d <= (2 bin + 1) / 512
@@ -141,12 +137,12 @@ struct LungJob {
   int threads;
 };
 
-// Runs in a row of an opened or closed image, or of its complement: at least 3 pixels long, or 2 at
-// the border, and apart.
+// Runs in a row of an opened or closed image, or of its complement: they, or the gaps between them,
+// are at least 3 pixels long, or 2 at the border.
 MEDAD_HD int64_t most_runs(int64_t height, int64_t width) { return height * (width / 4 + 2); }
-// Its components: each has a pixel of its own in the middle of a 3 x 3 square.
+// Its components: no two have pixels in one 2 x 2 square.
 MEDAD_HD int64_t most_components(int64_t height, int64_t width) {
-  return ((height + 2) / 3) * ((width + 2) / 3);
+  return ((height + 1) / 2) * ((width + 1) / 2);
 }
 // Those of at least kSmallArea pixels.
 MEDAD_HD int64_t most_large(int64_t height, int64_t width) {

@@ -49,18 +49,16 @@ struct Scratch {
 
   Scratch(const LungJob& job, const ClaheGrid& grid, Parts& parts) {
     const BitShape shape = bit_shape<uint64_t>(job.height, job.width);
-    if (job.mode == LungMode::kReference) {
-      equalised = parts.take<uint16_t>(job.height * job.width);
-      levels = parts.take<uint16_t>(int64_t(grid.columns) * kGrays);
-      pairs = parts.take<uint32_t>(int64_t(grid.rows) * (grid.columns + 1) * kGrays);
-      level_counts = parts.take<uint32_t>(kLevels);
-      row.above = parts.take<uint32_t>(job.width);
-      row.below = parts.take<uint32_t>(job.width);
-      row.left = parts.take<double>(job.width);
-      row.right = parts.take<double>(job.width);
-      row.whole_left = parts.take<uint32_t>(job.width);
-      row.whole_right = parts.take<uint32_t>(job.width);
-    }
+    equalised = parts.take<uint16_t>(job.height * job.width);
+    levels = parts.take<uint16_t>(int64_t(grid.columns) * kGrays);
+    pairs = parts.take<uint32_t>(int64_t(grid.rows) * (grid.columns + 1) * kGrays);
+    level_counts = parts.take<uint32_t>(kLevels);
+    row.above = parts.take<uint32_t>(job.width);
+    row.below = parts.take<uint32_t>(job.width);
+    row.left = parts.take<double>(job.width);
+    row.right = parts.take<double>(job.width);
+    row.whole_left = parts.take<uint32_t>(job.width);
+    row.whole_right = parts.take<uint32_t>(job.width);
     image = parts.take<uint64_t>(shape.height * shape.words);
     other = parts.take<uint64_t>(shape.height * shape.words);
     const int64_t most = most_runs(job.height, job.width);
@@ -81,7 +79,7 @@ class Segmentation {
         at_(scratch),
         pixels_(job.height * job.width),
         words_(shape_.height * shape_.words) {
-    if (job.mode == LungMode::kReference) prepare_blend();
+    prepare_blend();
   }
 
   void reference(const uint8_t* image, uint8_t* out) {
@@ -97,12 +95,14 @@ class Segmentation {
   }
 
   void clean(const uint8_t* image, uint8_t* out) {
-    pick_dark_grays(image);
+    equalise(image);
+    pick_dark_levels();
     open();
-    keep_two_largest();
+    clear_border();
     const int64_t reach = closing_reach(job_.height, job_.width);
     for (int64_t i = 0; i < reach; ++i) erode_or_dilate<true>();
     for (int64_t i = 0; i < reach; ++i) erode_or_dilate<false>();
+    keep_two_largest();
     fill_holes();
     unpack(out);
   }
@@ -160,43 +160,24 @@ class Segmentation {
           counts[b] += at_.level_counts[i];
         }
       }
-      const OtsuScale scale = {1.0 / kBins, 0.5 / kBins};
-      dark = highest_dark(otsu_split(counts, 0, kBins - 1, scale), range);
+      dark = highest_dark(otsu_split(counts), range);
     }
-    const uint16_t first = uint16_t(lowest + 1), count = uint16_t(dark);
-    pack(at_.equalised, [=](uint16_t level) { return uint16_t(level - first) < count; });
+    pack(uint16_t(lowest + 1), uint16_t(dark));
   }
 
-  // Up to Otsu's threshold of the middle of the image.
-  void pick_dark_grays(const uint8_t* image) {
-    const int64_t top = job_.height / kMargin, left = job_.width / kMargin;
-    uint32_t part[kCounters][kGrays] = {};
-    for (int64_t y = top; y < job_.height - top; ++y) {
-      count_grays(image + y * job_.width + left, job_.width - 2 * left, part);
-    }
-    int64_t counts[kGrays] = {};
-    for (int c = 0; c < kCounters; ++c) {
-      for (int gray = 0; gray < kGrays; ++gray) counts[gray] += part[c][gray];
-    }
-    int lowest = 0, highest = kGrays - 1;
-    while (counts[lowest] == 0) ++lowest;
-    while (counts[highest] == 0) --highest;
-    const int threshold = otsu_split(counts, lowest, highest, {1.0, 0.0});
-    pack(image, [=](uint8_t gray) { return gray <= threshold; });
-  }
-
-  // Sets the bits of the pixels that `is_inside` accepts.
-  template <class T, class Inside>
-  void pack(const T* from, Inside is_inside) {
+  // Sets the bits of the pixels with `count` levels from `lowest` on.
+  void pack(uint16_t lowest, uint16_t count) {
+    const uint16_t* from = at_.equalised;
     for (int64_t y = 0; y < shape_.height; ++y, from += job_.width) {
       for (int64_t w = 0; w < shape_.words; ++w) {
         const int64_t first = w * kWordBits;
         const int64_t left = job_.width - first < kWordBits ? job_.width - first : kWordBits;
         uint8_t inside[kWordBits] = {};
         if (left == kWordBits) {
-          for (int i = 0; i < kWordBits; ++i) inside[i] = is_inside(from[first + i]);
+          for (int i = 0; i < kWordBits; ++i)
+            inside[i] = uint16_t(from[first + i] - lowest) < count;
         } else {
-          for (int i = 0; i < left; ++i) inside[i] = is_inside(from[first + i]);
+          for (int i = 0; i < left; ++i) inside[i] = uint16_t(from[first + i] - lowest) < count;
         }
         uint64_t word = 0;
         for (int byte = 0; byte < kWordBits / kByteBits; ++byte) {
@@ -275,7 +256,7 @@ class Segmentation {
     int32_t kept[2] = {-1, -1}, areas[2] = {0, 0};
     for (int32_t c = 0; c < at_.runs.count; ++c) {
       const Component& own = at_.runs.components[c];
-      if (own.at_border || int64_t(own.area) * kLargeShare < pixels_) continue;
+      if (int64_t(own.area) * kLargeShare < pixels_) continue;
       if (own.area > areas[0]) {
         kept[1] = kept[0];
         areas[1] = areas[0];

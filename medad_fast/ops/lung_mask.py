@@ -30,7 +30,6 @@ Mode = Literal["reference", "clean"]
 _MODES = ("reference", "clean")
 _SMALL_AREA = 400  # pixels, whatever the size of the image: the authors' code
 _LARGE_SHARE = 164  # a lung is at least 1/164 of the image: 400 pixels at 256 x 256
-_MARGIN = 8  # the middle of an image leaves out an eighth of each side
 _CLOSE_SHARE = 64  # closing reaches 1/64 of the shorter side: 4 pixels at 256 x 256
 _MOST_PIXELS = 2**31 - 1
 
@@ -50,16 +49,13 @@ def lung_mask(images: Tensor, *, mode: Mode = "reference") -> Tensor:
     6. for each component in the order of first pixels: if it has fewer than 400 pixels *left*, its
        whole bounding box is cleared, with whatever lies in it of other components.
 
-    ``"clean"`` is simpler, and has no such side effects:
+    ``"clean"`` begins with the same dark pixels, and then has no such side effects:
 
-    1. pixels ``v <= t`` with Otsu's threshold of the gray values in the middle of the image: frames
-       and markers lie in the ``H // 8`` rows and ``W // 8`` columns all round, which are left out;
-    2. opening with a 3 x 3 square;
-    3. components that touch the border dropped;
-    4. the two largest kept that have at least 1/164 of the image's pixels (of equal ones those that
-       begin first in raster order);
+    1. to 4.: as above;
     5. closing with a square of side ``2 r + 1``, ``r = max(1, min(H, W) // 64)``;
-    6. background that is not 4-connected with the border filled.
+    6. the two largest components kept that have at least 1/164 of the image's pixels (of equal ones
+       those that begin first in raster order);
+    7. background that is not 4-connected with the border filled.
 
     In both, what lies outside the image neither erodes nor dilates.
 
@@ -102,20 +98,10 @@ def lung_mask_reference(images: Tensor, *, mode: Mode = "reference") -> Tensor:
 def _published(image: Gray) -> Mask:
     """AnatPaste's steps with scikit-image's own functions."""
     import numpy as np
-    from skimage.exposure import equalize_adapthist
-    from skimage.filters import threshold_otsu
     from skimage.measure import label, regionprops
-    from skimage.morphology import dilation, opening
-    from skimage.segmentation import clear_border
+    from skimage.morphology import dilation
 
-    square = np.ones((3, 3), dtype=np.uint8)
-    equalised = equalize_adapthist(image, clip_limit=0.01, nbins=256)
-    bright = equalised > threshold_otsu(equalised, nbins=256)
-    # The authors compare the image with this mask instead of with the threshold: what is left are
-    # the pixels above 0 that are not bright.
-    dark = opening(equalised > bright, square)
-    inside = dilation(clear_border(dark.astype(np.uint8)), square)
-    labels = label(inside)
+    labels = label(dilation(_dark_inside(image), np.ones((3, 3), dtype=np.uint8)))
     for region in regionprops(labels):
         # Measured when its turn comes, on labels that earlier boxes have cut into.
         if region.area < _SMALL_AREA:
@@ -125,36 +111,43 @@ def _published(image: Gray) -> Mask:
     return mask
 
 
+def _dark_inside(image: Gray) -> Gray:
+    """What both modes begin with: dark components that do not touch the border, 0 and 1."""
+    import numpy as np
+    from skimage.exposure import equalize_adapthist
+    from skimage.filters import threshold_otsu
+    from skimage.morphology import opening
+    from skimage.segmentation import clear_border
+
+    equalised = equalize_adapthist(image, clip_limit=0.01, nbins=256)
+    bright = equalised > threshold_otsu(equalised, nbins=256)
+    # The authors compare the image with this mask instead of with the threshold: what is left are
+    # the pixels above 0 that are not bright.
+    dark = opening(equalised > bright, np.ones((3, 3), dtype=np.uint8))
+    inside: Gray = clear_border(dark.astype(np.uint8))
+    return inside
+
+
 def _clean(image: Gray) -> Mask:
-    """The steps of ``mode="clean"`` with scipy's own functions."""
+    """The later steps of ``mode="clean"`` with scipy's own functions."""
     import numpy as np
     from scipy import ndimage
-    from skimage.filters import threshold_otsu
 
     square = np.ones((3, 3), dtype=np.bool_)
-    top, left = (side // _MARGIN for side in image.shape)
-    middle = image[top : image.shape[0] - top, left : image.shape[1] - left]
-    dark = image <= threshold_otsu(middle)
-    # Outside counts as foreground for an erosion and as background for a dilation.
-    opened = ndimage.binary_dilation(
-        ndimage.binary_erosion(dark, square, border_value=1), square, border_value=0
-    )
-    labels, count = ndimage.label(opened, square)
-    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
-    at_border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    areas[at_border] = 0
-    areas[0] = 0
-    areas[areas * _LARGE_SHARE < image.size] = 0
-    largest = np.argsort(-areas, kind="stable")[:2]
-    lungs = np.isin(labels, largest[areas[largest] > 0])
     reach = max(1, min(image.shape) // _CLOSE_SHARE)
+    # Outside counts as background for a dilation and as foreground for an erosion.
     closed = ndimage.binary_erosion(
-        ndimage.binary_dilation(lungs, square, iterations=reach),
+        ndimage.binary_dilation(_dark_inside(image), square, iterations=reach),
         square,
         iterations=reach,
         border_value=1,
     )
-    filled: Mask = ndimage.binary_fill_holes(closed)
+    labels, count = ndimage.label(closed, square)
+    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
+    areas[0] = 0
+    areas[areas * _LARGE_SHARE < image.size] = 0
+    largest = np.argsort(-areas, kind="stable")[:2]
+    filled: Mask = ndimage.binary_fill_holes(np.isin(labels, largest[areas[largest] > 0]))
     return filled
 
 

@@ -146,25 +146,25 @@ void look_up_row(const uint8_t* gray, const uint32_t* pairs, const ClaheGrid& gr
   }
 }
 
-// The bin of Otsu's threshold. The histogram starts and ends with counts that are not zero.
-int otsu_split(const int64_t* counts, int first, int last, const OtsuScale& scale) {
+// The bin of Otsu's threshold; the first and the last bin are not empty.
+int otsu_split(const int64_t* counts) {
   float high_count[kBins];
   double high_moment[kBins];
   float count = 0;
   double moment = 0;
-  for (int b = last; b > first; --b) {
+  for (int b = kBins - 1; b > 0; --b) {
     count += float(counts[b]);
-    moment += double(float(counts[b])) * scale.centre(b);
+    moment += double(float(counts[b])) * otsu_centre(b);
     high_count[b] = count;
     high_moment[b] = moment;
   }
   count = 0;
   moment = 0;
   double best = -1;
-  int split = first;
-  for (int b = first; b < last; ++b) {
+  int split = 0;
+  for (int b = 0; b < kBins - 1; ++b) {
     count += float(counts[b]);
-    moment += double(float(counts[b])) * scale.centre(b);
+    moment += double(float(counts[b])) * otsu_centre(b);
     const double variance = otsu_variance(count, moment, high_count[b + 1], high_moment[b + 1]);
     if (variance > best) {
       best = variance;

@@ -107,15 +107,14 @@ __device__ __forceinline__ void merge(Key& first, Key& second, Key other_first, 
   second = second < lower ? lower : second;
 }
 
-// Keeps the two largest components that are large enough and do not touch the border.
+// Keeps the two largest components that are large enough.
 __device__ __forceinline__ void keep_two_largest(Frame& frame, int runs) {
   MEDAD_SHARED(Key, keys, 2 * kWarps);
-  find_border(frame, runs);
   find_areas(frame, runs);
   Key first = 0, second = 0;
   for (int64_t r = threadIdx.x; r < runs; r += kThreads) {
     const int64_t area = frame.parent[r] == r ? frame.area[r] : 0;
-    if (area * kLargeShare < frame.height * frame.width || frame.at_border[r]) continue;
+    if (area * kLargeShare < frame.height * frame.width) continue;
     merge(first, second, Key(area) << 32 | (0xffffffffu - unsigned(r)), 0);
   }
   for (int step = 1; step < kLanes; step *= 2) {

@@ -10,16 +10,13 @@ namespace {
 constexpr int kSixteen = 16;  // pixels a vector load moves
 constexpr int kBinsPerLane = kBins / kLanes;
 
-// Calls visit(gray) for each pixel of the image without `top` rows and `left` columns all round.
+// Calls visit(gray) for each pixel of the image.
 template <class Visit>
-__device__ __forceinline__ void each_gray(const Frame& frame, int64_t top, int64_t left,
-                                          Visit visit) {
-  const int64_t rows = frame.height - 2 * top, columns = frame.width - 2 * left;
-  const bool wide = frame.aligned && left % kSixteen == 0 && columns % kSixteen == 0;
-  const int64_t step = wide ? kSixteen : 1;
-  each_word({rows, columns / step, 0}, [&](int64_t row, int64_t place) {
-    const int64_t i = (top + row) * frame.width + left + place * step;
-    if (!wide) return visit(int(frame.image[i]));
+__device__ __forceinline__ void each_gray(const Frame& frame, Visit visit) {
+  const int64_t step = frame.aligned ? kSixteen : 1;
+  each_word({frame.height, frame.width / step, 0}, [&](int64_t row, int64_t place) {
+    const int64_t i = row * frame.width + place * step;
+    if (!frame.aligned) return visit(int(frame.image[i]));
     const uint4 loaded = load_vector<uint4>(frame.image, i);
     const unsigned fours[4] = {loaded.x, loaded.y, loaded.z, loaded.w};
 #pragma unroll
@@ -37,7 +34,7 @@ __device__ __forceinline__ void count_in(const Frame& frame, int bin) {
 }
 
 // Otsu's split of what has been counted; the same for all threads.
-__device__ __forceinline__ int otsu_split(const Frame& frame, const OtsuScale& scale) {
+__device__ __forceinline__ int otsu_split(const Frame& frame) {
   MEDAD_SHARED(int, counts, kBins);
   MEDAD_SHARED(double, variances, kBins);
   MEDAD_SHARED(int, split, 1);
@@ -56,11 +53,11 @@ __device__ __forceinline__ int otsu_split(const Frame& frame, const OtsuScale& s
     double low_moment = 0, high_moment = 0;
     for (int b = 0; b <= bin; ++b) {
       low += float(counts[b]);
-      low_moment += double(float(counts[b])) * scale.centre(b);
+      low_moment += double(float(counts[b])) * otsu_centre(b);
     }
     for (int b = kBins - 1; b > bin; --b) {
       high += float(counts[b]);
-      high_moment += double(float(counts[b])) * scale.centre(b);
+      high_moment += double(float(counts[b])) * otsu_centre(b);
     }
     const bool both = low > 0 && high > 0;
     variances[bin] = both ? otsu_variance(low, low_moment, high, high_moment) : -1.0;
@@ -83,10 +80,6 @@ __device__ __forceinline__ int otsu_split(const Frame& frame, const OtsuScale& s
         best = other;
         best_bin = other_bin;
       }
-    }
-    // A flat image has no split: its one value is the threshold.
-    if (best < 0) {
-      for (int b = 0; b < kBins; ++b) best_bin = counts[b] > 0 ? b : best_bin;
     }
     if (lane_of() == 0) split[0] = best_bin;
   }
@@ -194,14 +187,14 @@ __device__ __forceinline__ int equalised_at(const Frame& frame, const ClaheGrid&
                1 - weight_right, weight_right);
 }
 
-// "reference": bits of the pixels above the lowest level and up to Otsu's threshold.
+// Bits of the pixels above the lowest level and up to Otsu's threshold.
 __device__ __forceinline__ void pick_dark_levels(const Frame& frame, const ClaheGrid& grid) {
   MEDAD_SHARED(int, extremes, 4);  // of the gray values, then of the levels
   MEDAD_SHARED(int, bin_of, kGrays);
   if (threadIdx.x < 4) extremes[threadIdx.x] = threadIdx.x % 2 == 0 ? kLevels : -1;
   __syncthreads();
   int lowest = kLevels, highest = -1;
-  each_gray(frame, 0, 0, [&](int gray) {
+  each_gray(frame, [&](int gray) {
     lowest = gray < lowest ? gray : lowest;
     highest = gray > highest ? gray : highest;
   });
@@ -236,7 +229,7 @@ __device__ __forceinline__ void pick_dark_levels(const Frame& frame, const Clahe
     each_word({frame.height, frame.width, 0}, [&](int64_t y, int64_t x) {
       count_in(frame, otsu_bin(int(frame.equalised[y * frame.width + x]) - lowest, range));
     });
-    dark = highest_dark(otsu_split(frame, {1.0 / kBins, 0.5 / kBins}), range);
+    dark = highest_dark(otsu_split(frame), range);
   }
   __syncthreads();
   each_word(frame.shape, [&](int64_t row, int64_t word) {
@@ -257,33 +250,6 @@ __device__ __forceinline__ void pick_dark_levels(const Frame& frame, const Clahe
       }
     } else {
       for (int i = 0; i < count; ++i) place(i, frame.equalised[first + i]);
-    }
-    frame.bits[row * frame.shape.words + word] = bits;
-  });
-  __syncthreads();
-}
-
-// "clean": bits of the pixels up to Otsu's threshold of the middle of the image.
-__device__ __forceinline__ void pick_dark_grays(const Frame& frame) {
-  clear_histograms(frame);
-  each_gray(frame, frame.height / kMargin, frame.width / kMargin,
-            [&](int gray) { count_in(frame, gray); });
-  const int threshold = otsu_split(frame, {1.0, 0.0});
-  each_word(frame.shape, [&](int64_t row, int64_t word) {
-    const int64_t first = row * frame.width + word * kWordBits;
-    const int count = word + 1 < frame.shape.words ? kWordBits : frame.shape.last_bits;
-    uint32_t bits = 0;
-    if (frame.aligned && count == kWordBits) {
-      for (int half = 0; half < kWordBits; half += kSixteen) {
-        const uint4 loaded = load_vector<uint4>(frame.image, first + half);
-        const unsigned fours[4] = {loaded.x, loaded.y, loaded.z, loaded.w};
-        for (int i = 0; i < kSixteen; ++i) {
-          const int gray = int(fours[i / 4] >> (i % 4 * 8) & 0xff);
-          bits |= uint32_t(gray <= threshold) << (half + i);
-        }
-      }
-    } else {
-      for (int i = 0; i < count; ++i) bits |= uint32_t(frame.image[first + i] <= threshold) << i;
     }
     frame.bits[row * frame.shape.words + word] = bits;
   });
