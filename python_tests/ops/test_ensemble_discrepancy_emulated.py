@@ -91,6 +91,14 @@ def test_pixels_beyond_float32_are_computed_again(kernels):
             torch.testing.assert_close(got, exact.float(), rtol=2e-6, atol=1e-6, equal_nan=True)
 
 
+def test_pixels_too_small_for_float32_keep_their_digits(kernels):
+    for shape in ((1, 1, 8, 8), (1, 1, 7, 7)):
+        inputs = [1e-30 * t for t in make_inputs(3, 3, shape)]
+        out = _emulated(kernels, inputs, log_variance=False)
+        truth = both(ensemble_discrepancy_reference, inputs, False, torch.float64)
+        torch.testing.assert_close(out[1], truth.intra.float(), rtol=1e-6, atol=0)
+
+
 def test_order_of_threads_and_blocks_does_not_change_a_bit(kernels):
     for shape in ((2, 1, 33, 32), (1, 1, 31, 17)):
         inputs = make_inputs(3, 3, shape)
