@@ -1,8 +1,10 @@
-"""Checks of arguments that are tensors, with messages that begin with the argument's name."""
+"""Checks of arguments, with messages that begin with the argument's name."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["FLOATING", "check_alike", "check_tensor", "one_dtype"]
+__all__ = ["FLOATING", "check_alike", "check_temperature", "check_tensor", "one_dtype"]
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -19,7 +21,7 @@ def check_tensor(value: Any, name: str, axes: str) -> None:
     """A dense floating tensor with as many axes as ``axes`` names, such as ``"(B, C, H, W)"``."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: a tensor expected, got {type(value).__name__}")
-    if value.layout != torch.strided or value.is_quantized:
+    if value.layout != torch.strided or value.is_quantized or value.is_nested:
         raise InputError(f"{name}: a dense tensor expected, got {value.layout}, {value.dtype}")
     if value.dtype not in FLOATING:
         raise InputError(
@@ -35,6 +37,14 @@ def check_alike(value: Tensor, name: str, like: Tensor, other: str) -> None:
         raise InputError(f"{name}: {like.device} expected, as {other}, got {value.device}")
     if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
         raise InputError(f"{name}: {like.dtype} expected, as {other}, got {value.dtype}")
+
+
+def check_temperature(value: Any) -> None:
+    """A positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"temperature: number expected, got {type(value).__name__}")
+    if not (math.isfinite(value) and float(value) > 0):
+        raise InputError(f"temperature: positive finite number expected, got {value}")
 
 
 def one_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -8,7 +8,6 @@ exactly 0 by 1.
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import torch
@@ -19,10 +18,9 @@ from torch.nn import functional as F
 from medad_fast import _C
 from medad_fast.errors import InputError
 from medad_fast.ops import _native
+from medad_fast.ops._arguments import check_alike, check_temperature, check_tensor, one_dtype
 
 __all__ = ["nt_xent_loss", "nt_xent_loss_reference"]
-
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
@@ -43,8 +41,8 @@ def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
         element is NaN or infinite; exactly 0 where ``B`` is 1.
 
     Raises:
-        TypeError: an argument of the wrong type or dtype.
-        InputError: shapes, devices or layouts that differ or do not fit.
+        TypeError: an argument of the wrong type.
+        InputError: shapes, dtypes, devices or layouts that differ or do not fit.
 
     A row of zeros has the similarity 0 with every row, and the gradient that a length of 1 would
     give. 16-bit inputs are computed in float32. Under autocast the op runs in the wider dtype of
@@ -90,34 +88,16 @@ def _reference(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits, torch.arange(2 * pairs, device=z.device).roll(pairs))
 
 
-def _checked(z1: Any, z2: Any, temperature: Any) -> tuple[Tensor, Tensor]:
+def _checked(z1: Any, z2: Any, temperature: Any) -> list[Tensor]:
     for name, tensor in (("z1", z1), ("z2", z2)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: tensor expected, got {type(tensor).__name__}")
-        if tensor.dtype not in _DTYPES:
-            raise TypeError(
-                f"{name}: float32, float64, float16 or bfloat16 expected, got {tensor.dtype}"
-            )
-        if tensor.layout != torch.strided or tensor.is_nested:
-            raise InputError(f"{name}: a dense tensor expected, got layout {tensor.layout}")
-        if tensor.ndim != 2 or tensor.shape[1] < 1:
-            raise InputError(
-                f"{name}: (B, D) with D >= 1 expected, got shape {tuple(tensor.shape)}"
-            )
+        check_tensor(tensor, name, "(B, D)")
+        if tensor.shape[1] < 1:
+            raise InputError(f"{name}: D of at least 1 expected, got {tuple(tensor.shape)}")
     if z2.shape != z1.shape:
-        raise InputError(f"z2: the shape of z1, {tuple(z1.shape)}, expected, got {tuple(z2.shape)}")
-    if z2.device != z1.device:
-        raise InputError(f"z2: on {z1.device} as z1 expected, got {z2.device}")
-    if isinstance(temperature, bool) or not isinstance(temperature, Real):
-        raise TypeError(f"temperature: number expected, got {type(temperature).__name__}")
-    if not (math.isfinite(temperature) and float(temperature) > 0):
-        raise InputError(f"temperature: positive finite number expected, got {temperature}")
-    if z2.dtype != z1.dtype:
-        if not torch.is_autocast_enabled(z1.device.type):
-            raise TypeError(f"z2: {z1.dtype} as z1 expected, got {z2.dtype}")
-        widest = torch.promote_types(z1.dtype, z2.dtype)
-        z1, z2 = z1.to(widest), z2.to(widest)
-    return z1, z2
+        raise InputError(f"z2: {tuple(z1.shape)} expected, as z1, got {tuple(z2.shape)}")
+    check_alike(z2, "z2", z1, "z1")
+    check_temperature(temperature)
+    return one_dtype([z1, z2])
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:

@@ -7,9 +7,7 @@ reconstruction.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, Literal, overload
 
 import torch
@@ -17,16 +15,15 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from medad_fast import _C
 from medad_fast.errors import InputError
-from medad_fast.ops import _native
+from medad_fast.ops import _native, _patch_nce_loss
+from medad_fast.ops._arguments import FLOATING, check_temperature, one_dtype
 
 __all__ = ["patch_nce_loss", "patch_nce_loss_reference"]
 
 Negatives = Literal["image", "batch"]
 Reduction = Literal["mean", "sum", "none"]
 
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _CUT_FILL = -10.0  # what CUT writes over the diagonal, before dividing by the temperature
 
 
@@ -121,14 +118,7 @@ def patch_nce_loss(
     if reduction == "none":
         rows: list[Tensor] = torch.ops.medad_fast.patch_nce_loss_rows(queries, keys, *options)
         return rows[0] if single else rows
-    wanted = [
-        torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        for tensors in (queries, keys)
-    ]
-    loss: Tensor = torch.ops.medad_fast.patch_nce_loss(
-        queries, keys, *options, reduction == "mean", *wanted
-    )[0]
-    return loss
+    return _patch_nce_loss.loss(queries, keys, (*options, reduction == "mean"))
 
 
 def patch_nce_loss_reference(
@@ -202,10 +192,7 @@ def _checked(
             f"key: {'one tensor' if single else f'a sequence of {len(queries)}'} expected, as query"
             f" is, got {'one tensor' if isinstance(key, Tensor) else f'a sequence of {len(keys)}'}"
         )
-    if isinstance(temperature, bool) or not isinstance(temperature, Real):
-        raise TypeError(f"temperature: number expected, got {type(temperature).__name__}")
-    if not (math.isfinite(temperature) and float(temperature) > 0):
-        raise InputError(f"temperature: positive finite number expected, got {temperature}")
+    check_temperature(temperature)
     if negatives not in ("image", "batch"):
         raise InputError(f"negatives: 'image' or 'batch' expected, got {negatives!r}")
     if reduction not in ("mean", "sum", "none"):
@@ -247,7 +234,7 @@ def _layers(value: Any, name: str) -> list[Tensor]:
         place = name if single else f"{name}[{layer}]"
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{place}: tensor expected, got {type(tensor).__name__}")
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in FLOATING:
             raise TypeError(
                 f"{place}: float32, float64, float16 or bfloat16 expected, got {tensor.dtype}"
             )
@@ -261,219 +248,5 @@ def _widened_under_autocast(
 ) -> tuple[list[Tensor], list[Tensor]]:
     if not torch.is_autocast_enabled(queries[0].device.type):
         return queries, keys
-    widest = queries[0].dtype
-    for tensor in (*queries, *keys):
-        widest = torch.promote_types(widest, tensor.dtype)
-    return [q.to(widest) for q in queries], [k.to(widest) for k in keys]
-
-
-def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def _row_shapes(tensors: list[Tensor]) -> list[Tensor]:
-    return [t.new_empty(t.shape[:2], dtype=_compute_dtype(t)) for t in tensors]
-
-
-def _run(
-    query: list[Tensor],
-    key: list[Tensor],
-    weight: list[Tensor],
-    options: tuple[float, bool, bool, bool],
-    query_gradient: bool,
-    key_gradient: bool,
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Rows, query gradients and key gradients (empty lists where not wanted)."""
-    dtype, device = query[0].dtype, query[0].device
-    on_cpu = device.type == "cpu"
-    if on_cpu:  # the CPU kernels know float32 and float64
-        query, key = ([t.to(_compute_dtype(t)) for t in side] for side in (query, key))
-    query, key = ([t.contiguous() for t in side] for side in (query, key))
-    weight = [w.to(_compute_dtype(w)).contiguous() for w in weight]
-    rows = _row_shapes(query)
-    log_sum_exp = [] if on_cpu else _row_shapes(query)
-    for_query = [torch.empty_like(q) for q in query] if query_gradient else []
-    for_key = [torch.empty_like(k) for k in key] if key_gradient else []
-    _native.call(
-        _C.patch_nce_loss,
-        device,
-        query,
-        key,
-        weight,
-        rows,
-        log_sum_exp,
-        for_query,
-        for_key,
-        *options,
-    )
-    return rows, [g.to(dtype) for g in for_query], [g.to(dtype) for g in for_key]
-
-
-def _loss(
-    query: list[Tensor],
-    key: list[Tensor],
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-    mean: bool,
-    query_gradient: bool,
-    key_gradient: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    options = (temperature, batch_negatives, exact_cut, mean)
-    rows, for_query, for_key = _run(query, key, [], options, query_gradient, key_gradient)
-    losses = [r.mean() if mean else r.sum() for r in rows]
-    return losses[0] if len(losses) == 1 else torch.stack(losses).sum(), for_query, for_key
-
-
-def _loss_shapes(
-    query: list[Tensor],
-    key: list[Tensor],
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-    mean: bool,
-    query_gradient: bool,
-    key_gradient: bool,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    return (
-        query[0].new_empty((), dtype=_compute_dtype(query[0])),
-        [_contiguous_like(q) for q in query] if query_gradient else [],
-        [_contiguous_like(k) for k in key] if key_gradient else [],
-    )
-
-
-def _contiguous_like(tensor: Tensor) -> Tensor:
-    return tensor.new_empty(tensor.shape)
-
-
-def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    query, key = inputs[:2]
-    _, for_query, for_key = output
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*for_query, *for_key)
-    ctx.save_for_backward(*query, *key, *for_query, *for_key)
-    ctx.layers = len(query)
-    ctx.wanted = bool(for_query), bool(for_key)
-
-
-def _gradients(ctx: Any, upstream: Tensor | None, *unused: Any) -> Any:
-    layers, saved = ctx.layers, list(ctx.saved_tensors)
-    inputs, formed = saved[: 2 * layers], saved[2 * layers :]
-    sides: list[Any] = [[None] * layers, [None] * layers]
-    if upstream is not None and formed:
-        if torch.is_grad_enabled():  # as an op that refuses to be differentiated once more
-            formed = torch.ops.medad_fast.patch_nce_loss_scale(formed, upstream, inputs)
-        elif not _native.is_one(upstream):
-            formed = _scale(formed, upstream, [])
-        for side, wanted in enumerate(ctx.wanted):
-            if wanted:
-                sides[side], formed = formed[:layers], formed[layers:]
-    return *sides, *(None,) * 6
-
-
-def _scale(formed: list[Tensor], upstream: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    return [gradient * upstream.to(gradient.dtype) for gradient in formed]
-
-
-def _scale_shapes(formed: list[Tensor], upstream: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    return [torch.empty_like(gradient) for gradient in formed]
-
-
-def _rows(
-    query: list[Tensor],
-    key: list[Tensor],
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-) -> list[Tensor]:
-    options = (temperature, batch_negatives, exact_cut, False)
-    return _run(query, key, [], options, False, False)[0]
-
-
-def _row_list_shapes(
-    query: list[Tensor],
-    key: list[Tensor],
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-) -> list[Tensor]:
-    return _row_shapes(query)
-
-
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    query, key, *ctx.options = inputs
-    ctx.save_for_backward(*query, *key)
-    ctx.layers = len(query)
-
-
-def _gradients_again(ctx: Any, upstream: list[Tensor]) -> Any:
-    query, key = ctx.saved_tensors[: ctx.layers], ctx.saved_tensors[ctx.layers :]
-    wanted = [any(needed) for needed in ctx.needs_input_grad[:2]]
-    for_query, for_key = torch.ops.medad_fast.patch_nce_loss_backward(
-        list(query), list(key), list(upstream), *ctx.options, *wanted
-    )
-    nothing = [None] * ctx.layers
-    return for_query or nothing, for_key or nothing, None, None, None
-
-
-def _weighted(
-    query: list[Tensor],
-    key: list[Tensor],
-    weight: list[Tensor],
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-    query_gradient: bool,
-    key_gradient: bool,
-) -> tuple[list[Tensor], list[Tensor]]:
-    options = (temperature, batch_negatives, exact_cut, False)
-    return _run(query, key, weight, options, query_gradient, key_gradient)[1:]
-
-
-def _weighted_shapes(
-    query: list[Tensor],
-    key: list[Tensor],
-    weight: list[Tensor],
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-    query_gradient: bool,
-    key_gradient: bool,
-) -> tuple[list[Tensor], list[Tensor]]:
-    return (
-        [_contiguous_like(q) for q in query] if query_gradient else [],
-        [_contiguous_like(k) for k in key] if key_gradient else [],
-    )
-
-
-_native.register(
-    "patch_nce_loss(Tensor[] query, Tensor[] key, float temperature, bool batch_negatives, "
-    "bool exact_cut, bool mean, bool query_gradient, bool key_gradient) "
-    "-> (Tensor loss, Tensor[] for_query, Tensor[] for_key)",
-    forward=_loss,
-    shapes=_loss_shapes,
-    backward=_gradients,
-    save=_save_gradients,
-)
-_native.register(
-    "patch_nce_loss_scale(Tensor[] formed, Tensor upstream, Tensor[] inputs) -> Tensor[]",
-    forward=_scale,
-    shapes=_scale_shapes,
-    backward=None,
-)
-_native.register(
-    "patch_nce_loss_rows(Tensor[] query, Tensor[] key, float temperature, bool batch_negatives, "
-    "bool exact_cut) -> Tensor[] rows",
-    forward=_rows,
-    shapes=_row_list_shapes,
-    backward=_gradients_again,
-    save=_save_inputs,
-)
-_native.register(
-    "patch_nce_loss_backward(Tensor[] query, Tensor[] key, Tensor[] weight, float temperature, "
-    "bool batch_negatives, bool exact_cut, bool query_gradient, bool key_gradient) "
-    "-> (Tensor[] for_query, Tensor[] for_key)",
-    forward=_weighted,
-    shapes=_weighted_shapes,
-    backward=None,
-)
+    tensors = one_dtype([*queries, *keys])
+    return tensors[: len(queries)], tensors[len(queries) :]
