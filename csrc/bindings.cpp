@@ -6,6 +6,7 @@
 
 #include "core/cpu_level.h"
 #include "core/tensor_view.h"
+#include "ops/anatomy_paste.h"
 #include "ops/ensemble_discrepancy.h"
 #include "ops/lung_mask.h"
 #include "ops/nt_xent_loss.h"
@@ -94,6 +95,8 @@ PYBIND11_MODULE(_C, module) {
   });
 
   const py::call_guard<py::gil_scoped_release> unlocked;
+  module.def("anatomy_paste", &medad::anatomy_paste, unlocked);
+  module.def("anatomy_paste_scratch", &medad::anatomy_paste_scratch);
   module.def("ensemble_discrepancy", &medad::ensemble_discrepancy, unlocked);
   module.def("lung_mask", &medad::lung_mask, unlocked);
   module.def("lung_mask_scratch_bytes", &medad::lung_mask_scratch_bytes, unlocked);

@@ -11,6 +11,19 @@ nt_xent_row_values: int
 def cpu_level() -> str: ...
 def best_cpu_level() -> str: ...
 def set_cpu_level(level: str) -> None: ...
+def anatomy_paste(
+    images: Any,
+    masks: Any,
+    sources: Any,
+    integers: Any,
+    reals: Any,
+    exact: bool,
+    scratch: Any,
+    out: Any,
+    gate: Any,
+    launch: Any,
+) -> None: ...
+def anatomy_paste_scratch(batch: int, height: int, width: int, wide: bool) -> int: ...
 def ensemble_discrepancy(
     unknown: Any, normal: Any, image: Any, log_variance: Any, out: Any, launch: Any
 ) -> None: ...

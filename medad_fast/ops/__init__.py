@@ -1,6 +1,11 @@
 """Fused ops, usable alone: each has a plain torch reference beside it, ``<op>_reference``."""
 
 from medad_fast.ops._native import backend
+from medad_fast.ops.anatomy_paste import (
+    AnatomyPasteParams,
+    anatomy_paste,
+    anatomy_paste_reference,
+)
 from medad_fast.ops.ensemble_discrepancy import (
     EnsembleDiscrepancy,
     ensemble_discrepancy,
@@ -13,7 +18,10 @@ from medad_fast.ops.patch_nce_loss import patch_nce_loss, patch_nce_loss_referen
 from medad_fast.ops.smooth_saliency import smooth_saliency, smooth_saliency_reference
 
 __all__ = [
+    "AnatomyPasteParams",
     "EnsembleDiscrepancy",
+    "anatomy_paste",
+    "anatomy_paste_reference",
     "backend",
     "ensemble_discrepancy",
     "ensemble_discrepancy_reference",
