@@ -3,7 +3,7 @@
     python -m bench.bench_anatomy_paste [--device cuda] [--threads 1] [--point 256]
 
 Points: one tiny (overhead), AnatPaste's own batch, one large, DDAD's foreign patches, and single
-samples in 8 bits against the published Python (Pillow and numpy).
+samples in 8 bits against the published Python (Pillow, numpy, and scikit-image for the mask).
 
 All compute the same gate: six passes of the extended box filter, the plain candidates by conv2d
 over repeated ends. The outlines of the ellipses, which have no short form in torch, are handed to
@@ -24,7 +24,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.harness import Benchmark, Candidate, Comparison, compare
-from medad_fast.ops import AnatomyPasteParams, anatomy_paste, anatomy_paste_reference
+from medad_fast.ops import (
+    AnatomyPasteParams,
+    anatomy_paste,
+    anatomy_paste_reference,
+    lung_mask,
+    lung_mask_reference,
+)
+from python_tests.phantoms import chest_phantoms
 
 __all__ = ["BENCHMARK", "published_paste"]
 
@@ -39,6 +46,7 @@ class Point:
     side: int
     kind: Literal["anatpaste", "foreign_patch"] = "anatpaste"
     published: bool = False
+    segmented: bool = False  # the mask is computed too
 
 
 POINTS = [
@@ -47,6 +55,7 @@ POINTS = [
     Point("8x3x1024x1024", 8, 3, 1024),
     Point("DDAD 64x1x64x64", 64, 1, 64, kind="foreign_patch"),
     Point("one sample", 1, 1, 256, published=True),
+    Point("one sample with its mask", 1, 1, 256, published=True, segmented=True),
 ]
 
 
@@ -198,8 +207,12 @@ def published_paste(
     if not params.jitter_order[i]:
         patch = ImageEnhance.Contrast(patch).enhance(contrast)
     ys, xs = np.where(mask)
-    place = int(float(params.centre_rank[i]) * len(ys))
-    cy, cx = int(ys[place]), int(xs[place])
+    if len(ys):
+        place = int(float(params.centre_rank[i]) * len(ys))
+        cy, cx = int(ys[place]), int(xs[place])
+    else:
+        cy, cx = (int(v) for v in params.fallback_centre[i])
+        mask = np.ones_like(mask)
     canvas = Image.new("L", (width, height), 0)
     inset = int(params.margin[i])
     box = [cx - w // 2 + inset, cy - h // 2 + inset, cx + w // 2 - inset, cy + h // 2 - inset]
@@ -229,35 +242,40 @@ def on_one_thread(candidate: Candidate) -> Candidate:
 
 
 def one_sample(point: Point, seconds: float) -> Comparison:
-    """From the mask to the pasted image, 8 bits, one thread."""
+    """From the mask, or from the image, to the pasted image: 8 bits, one thread."""
+    count = 16 if point.segmented else 64
+    images = chest_phantoms(range(count), point.side, point.side)[:, None]
+    masks = lung_mask(images[:, 0]) if point.segmented else lungs(count, point.side)
     rng = torch.Generator().manual_seed(0)
-    levels = torch.randint(0, 256, (64, 1, point.side, point.side), generator=rng)
-    images = F.avg_pool2d(levels.float(), 9, 1, 4).to(torch.uint8)
-    masks, params = lungs(64, point.side), AnatomyPasteParams.sample(64, point.side, generator=rng)
+    params = AnatomyPasteParams.sample(count, point.side, generator=rng)
     # One sample after another: the same ones for each candidate, so that shapes average out.
-    singles = [(images[i : i + 1], masks[i : i + 1], params[i : i + 1]) for i in range(64)]
+    singles = [(images[i : i + 1], masks[i : i + 1], params[i : i + 1]) for i in range(count)]
     pictures = [Image.fromarray(image[0].numpy()).convert("RGB") for image in images]
-    arrays = [mask.numpy() for mask in masks]
 
     def fused() -> Tensor:
-        return torch.cat([anatomy_paste(*single, exact=True).images for single in singles])
+        results = []
+        for image, mask, own in singles:
+            mask = lung_mask(image[0]) if point.segmented else mask
+            results.append(anatomy_paste(image, mask, own, exact=True).images)
+        return torch.cat(results)
 
     def published() -> Tensor:
-        results = [
-            np.asarray(published_paste(picture, mask, params, i))[None, None, :, :, 0]
-            for i, (picture, mask) in enumerate(zip(pictures, arrays, strict=True))
-        ]
+        results = []
+        for i, (image, mask, _) in enumerate(singles):
+            mask = lung_mask_reference(image[0]) if point.segmented else mask
+            pasted = published_paste(pictures[i], mask[0].numpy(), params, i)
+            results.append(np.asarray(pasted)[None, None, :, :, 0])
         return torch.from_numpy(np.concatenate(results))
 
     return compare(
         "anatomy_paste",
         {"fused": on_one_thread(fused), "published": on_one_thread(published)},
-        shape=f"{point.name}: 64 calls of 1x1x{point.side}x{point.side}, one thread",
+        shape=f"{point.name}: {count} calls of 1x1x{point.side}x{point.side}, one thread",
         dtype=torch.uint8,
         device=torch.device("cpu"),
         truth=lambda: anatomy_paste_reference(images, masks, params, exact=True).images,
         tolerance=0.0,
-        bytes_touched=4.0 * images.numel(),
+        bytes_touched=(3.0 if point.segmented else 4.0) * images.numel(),
         seconds=seconds,
     )
 
