@@ -145,6 +145,7 @@ def load(source: str, launchers: Sequence[str], options: Sequence[str] = ()) -> 
         "-DMEDAD_EMULATION",
         f"-I{CSRC}",
         *options,
+        *os.environ.get("MEDAD_EMULATION_FLAGS", "").split(),  # python_tests/sanitize.sh
     ]
     folder = Path(tempfile.gettempdir()) / f"medad_fast_emulation_{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
