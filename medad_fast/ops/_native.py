@@ -60,11 +60,14 @@ def backend(name: Backend) -> Iterator[None]:
 
 
 def use_native(op: str, tensor: Tensor) -> bool:
-    """Whether ``op`` should run its compiled kernel on the device of ``tensor``."""
+    """Whether ``op`` should run its compiled kernel on the device of ``tensor``.
+
+    Meta tensors have no numbers to compute with: the registered op tells the shapes.
+    """
     if _backend == "reference":
         return False
     kind = tensor.device.type
-    if kind == "cpu" or (kind == "cuda" and _C.with_cuda):
+    if kind in ("cpu", "meta") or (kind == "cuda" and _C.with_cuda):
         return True
     if not torch.compiler.is_compiling() and op not in _warned:
         _warned.add(op)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,6 +16,7 @@ __all__ = [
     "LAYOUTS",
     "CallsOfEveryOp",
     "differences",
+    "far_apart",
     "outcome",
     "starts_at",
     "storage_bytes",
@@ -136,6 +138,25 @@ def _reversed_axes(tensor: Tensor) -> Tensor:
 
 def _lazily_negated(tensor: Tensor) -> Tensor:
     return torch._neg_view(-tensor) if tensor.is_floating_point() else tensor
+
+
+def far_apart(tensor: Tensor) -> Tensor:
+    """The same on the CPU, with more than 2^31 elements from the first to the last.
+
+    The memory between them is asked for and never touched, so that it costs nothing.
+    """
+    axis = next((a for a, side in enumerate(tensor.shape) if side > 1), None)
+    if axis is None or tensor.numel() == 0:
+        return tensor
+    stride = 2**31 // (tensor.shape[axis] - 1) + 8
+    count = stride * (tensor.shape[axis] - 1) + tensor.numel()
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+    memory = mmap.mmap(-1, count * tensor.element_size(), flags=flags)
+    strides = list(tensor.movedim(axis, 0).contiguous().movedim(0, axis).stride())
+    strides[axis] = stride
+    far = torch.frombuffer(memory, dtype=tensor.dtype).as_strided(tensor.shape, strides)
+    far.copy_(tensor)
+    return far
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -23,6 +23,7 @@ from python_tests.ops.run_case import (
     LAYOUTS,
     CallsOfEveryOp,
     differences,
+    far_apart,
     outcome,
     starts_at,
     storage_bytes,
@@ -93,6 +94,14 @@ def test_any_alignment_changes_no_bit(case, device):
     wanted = outcome(case, plain)
     for place in range(1, 16):
         assert not differences(outcome(case, [starts_at(t, place) for t in plain]), wanted)
+
+
+@each_case
+def test_elements_far_apart_change_no_bit(case):
+    dtype = min(_dtypes(case), key=lambda dtype: dtype.itemsize if dtype else 0)
+    plain = case.tensors(0, dtype=dtype)
+    found = outcome(case, [far_apart(t) for t in plain])
+    assert not differences(found, outcome(case, plain))
 
 
 @each_differentiable
@@ -187,7 +196,7 @@ def test_workers_of_a_data_loader_finish(method):
         for case in CASES:
             outcome(case, case.batch(range(32)))
         loader = DataLoader(
-            calls, batch_size=None, num_workers=4, multiprocessing_context=method, timeout=30
+            calls, batch_size=None, num_workers=4, multiprocessing_context=method, timeout=60
         )
         found = list(loader)
     assert len(found) == len(calls)

@@ -56,12 +56,13 @@ def test_tensors_become_views():
 
 
 def test_without_a_kernel_plain_torch_is_used_and_said_so_once():
-    tensor = torch.ones(1, device="meta")
-    with pytest.warns(RuntimeWarning, match="a_new_op: no compiled kernel for meta tensors"):
+    tensor: Any = SimpleNamespace(device=torch.device("xpu"))
+    with pytest.warns(RuntimeWarning, match="a_new_op: no compiled kernel for xpu tensors"):
         assert not _native.use_native("a_new_op", tensor)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not _native.use_native("a_new_op", tensor)
         with backend("reference"):
             assert not _native.use_native("another_op", torch.ones(1))
-        assert _native.use_native("another_op", torch.ones(1))
+        for device in ("cpu", "meta"):
+            assert _native.use_native("another_op", torch.ones(1, device=device))
