@@ -1,0 +1,99 @@
+"""More than 2^31 elements: that many in one call (slow), and so far apart (the CUDA kernels).
+
+Inputs are memory that is asked for and hardly touched, so that they cost little.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from math import log, prod
+
+import pytest
+import torch
+from torch import Tensor
+
+from medad_fast.ops import ensemble_discrepancy, patch_discrepancy, patch_nce_loss
+from python_tests.emulation import load
+from python_tests.ops import test_ensemble_discrepancy_emulated as ensemble_on_host
+from python_tests.ops import test_patch_discrepancy_emulated as discrepancy_on_host
+from python_tests.ops.run_case import far_apart
+from python_tests.ops.test_every_op import OPS
+
+
+def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Zeros that take no memory until they are written to."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+    memory = mmap.mmap(-1, prod(shape) * dtype.itemsize, flags=flags)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
+def large_patch_discrepancy() -> None:
+    channels, side = 2**15 + 8, 2**8
+    both = zeros(1, channels + 1, side, side, dtype=torch.float16)
+    assert both[:, 1:].numel() > 2**31
+    both[0, -2, -1, -1], both[0, -1, -1, -1] = 3, 4
+    out = patch_discrepancy([both[:, :-1]], [both[:, 1:]], size=side)
+    # The last vectors are (..., 0, 3) and (..., 3, 4): a cosine of 4 / 5.
+    assert out[0, 0, -1, -1].item() == pytest.approx(0.2, rel=1e-5)
+    assert out.count_nonzero() == 1
+
+
+def large_patch_nce_loss() -> None:
+    # float32, since 16-bit tensors are widened on the CPU: 17 GB.
+    images, depth = 2**20 + 8, 1024
+    rows = zeros(images, 2, depth, dtype=torch.float32)
+    assert rows.numel() > 2**31
+    rows[-1, 1, -1] = 1
+    losses = patch_nce_loss(rows, rows, temperature=1.0, reduction="none")
+    assert losses[-1, 1].item() == pytest.approx(log(1 + 2.718281828459045) - 1, rel=1e-5)
+    assert (losses.flatten()[:-1] - log(2)).abs().max() < 1e-6
+
+
+def large_ensemble_discrepancy() -> None:
+    members, side = 64, 2**12
+    normal = zeros(members, 2, 1, side, side + 1, dtype=torch.float16)
+    assert normal.numel() > 2**31
+    normal[-1, -1, -1, -1, -1] = 64
+    found = ensemble_discrepancy(normal[:2], normal)
+    for value, wanted in ((found.inter, 1.0), (found.intra, 8.0)):
+        assert value[-1, -1, -1, -1].item() == pytest.approx(wanted, rel=1e-5)
+        assert value.count_nonzero() == 1
+
+
+LARGE: dict[str, Callable[[], None]] = {
+    name.removeprefix("large_"): function
+    for name, function in list(globals().items())
+    if name.startswith("large_")
+}
+
+
+def test_every_op_has_a_large_call():
+    assert set(LARGE) == set(OPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", LARGE)
+def test_the_last_of_two_to_the_31_elements_is_right(op):
+    LARGE[op]()
+
+
+def test_cuda_patch_discrepancy_reaches_far():
+    kernels = load(
+        discrepancy_on_host.SOURCE,
+        ("patch_discrepancy", "patch_discrepancy_backward"),
+        ("-Wno-unknown-pragmas",),
+    )
+    features, reconstructed = discrepancy_on_host.make_maps([(5, 3, 4)], 3, dtype=torch.float16)
+    far = [far_apart(m) for m in (*features, *reconstructed)]
+    wanted = discrepancy_on_host._emulated(kernels, features, reconstructed, (5, 6))
+    found = discrepancy_on_host._emulated(kernels, far[:1], far[1:], (5, 6))
+    assert torch.equal(found, wanted)
+
+
+def test_cuda_ensemble_discrepancy_reaches_far():
+    kernels = load(ensemble_on_host.SOURCE, ("ensemble_discrepancy",))
+    inputs = ensemble_on_host.make_inputs(3, 3, (3, 1, 4, 4), dtype=torch.float16)
+    wanted = ensemble_on_host._emulated(kernels, inputs)
+    found = ensemble_on_host._emulated(kernels, [far_apart(t) for t in inputs])
+    assert torch.equal(found, wanted)

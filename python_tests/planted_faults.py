@@ -1,0 +1,362 @@
+"""Plant known faults one at a time and see the tests catch each (slow: minutes).
+
+    python -m python_tests.planted_faults              # all of them
+    python -m python_tests.planted_faults barrier int  # those with one of these words in their name
+    python -m python_tests.planted_faults --list
+
+Works on a copy of the tree, built without CUDA: what is wrong with a CUDA kernel or its launch is
+found by the emulation on the host. Needs what pip needs to build the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+OPS = "python_tests/ops"
+EVERY = f"{OPS}/test_every_op.py"
+LIMIT_S = 600  # for the tests of one fault
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An edit that breaks something, and the tests that must notice.
+
+    Attributes:
+        name: what is wrong, in a few words.
+        file: to edit, below the root.
+        old: text that the file has exactly once.
+        new: what to put there.
+        tests: arguments for pytest.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the extension without CUDA is built from the file."""
+        return self.file.endswith((".cpp", ".h")) and "emulation" not in self.file
+
+
+NATIVE = "medad_fast/ops/_native.py"
+LAYERS = "medad_fast/ops/_feature_layers.py"
+DISTANCE = "csrc/ops/patch_discrepancy/distance.cuh"
+RESIZE = "csrc/ops/patch_discrepancy/resize.cuh"
+ENSEMBLE = "csrc/ops/ensemble_discrepancy"
+NCE = "csrc/ops/patch_nce_loss"
+
+FAULTS = [
+    # --- where work goes
+    Fault(
+        "the stream of the current device, not of the tensors'",
+        NATIVE,
+        "torch.cuda.current_stream(device).cuda_stream",
+        "torch.cuda.current_stream().cuda_stream",
+        (f"{OPS}/test_native.py",),
+    ),
+    Fault(
+        "a kernel on the default stream",
+        "csrc/ops/patch_discrepancy.cu",
+        "launch.stream, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
+        "nullptr, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
+        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+    ),
+    Fault(
+        "a launch on whatever device is current",
+        f"{ENSEMBLE}.cu",
+        "  const DeviceGuard guard(launch.device);\n",
+        "",
+        (f"{OPS}/test_ensemble_discrepancy_emulated.py",),
+    ),
+    Fault(
+        "the host waits for the GPU",
+        f"{NCE}.cu",
+        "  const DeviceGuard guard(where.device);\n",
+        "  const DeviceGuard guard(where.device);\n  cudaDeviceSynchronize();\n",
+        (f"{OPS}/test_patch_nce_loss.py", "-k", "cuda"),
+    ),
+    Fault(
+        "as many threads as the machine has, whatever torch says",
+        NATIVE,
+        "torch.get_num_threads()",
+        "os.cpu_count() or 1",
+        (f"{OPS}/test_native.py",),
+    ),
+    Fault(
+        "the interpreter lock is kept",
+        "csrc/bindings.cpp",
+        "&medad::ensemble_discrepancy, unlocked)",
+        "&medad::ensemble_discrepancy)",
+        (EVERY, "-k", "other_python_threads and ensemble"),
+    ),
+    # --- threads of a block
+    Fault(
+        "a missing barrier before the sums of all warps are added",
+        DISTANCE,
+        "  __syncthreads();\n  const int position = int(threadIdx.x);",
+        "  const int position = int(threadIdx.x);",
+        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+    ),
+    Fault(
+        "a barrier that some threads have left behind",
+        DISTANCE,
+        "  __syncthreads();\n  if (!inside) return;",
+        "  if (!inside) return;\n  __syncthreads();",
+        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+    ),
+    Fault(
+        "a missing barrier between loading a tile and multiplying it",
+        f"{NCE}.cu",
+        "    __syncthreads();\n    if (from + kDepthStep < depth) load(from + kDepthStep);",
+        "    if (from + kDepthStep < depth) load(from + kDepthStep);",
+        (f"{OPS}/test_patch_nce_loss.py", "-k", "cuda"),
+    ),
+    Fault(
+        "half of a warp in a shuffle of the whole",
+        f"{NCE}.cu",
+        "__shfl_xor_sync(~0u,",
+        "__shfl_xor_sync(0xffffu,",
+        (f"{OPS}/test_patch_nce_loss.py", "-k", "cuda"),
+    ),
+    Fault(
+        "an atomic addition of floats",
+        RESIZE,
+        "if (column < width) to[column] = sum * resize.scale;",
+        "if (column < width) atomicAdd(&to[column], sum * resize.scale);",
+        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+    ),
+    # --- indices
+    Fault(
+        "a 32-bit index on the GPU",
+        DISTANCE,
+        "return image * side.batch_stride +",
+        "return int(image * side.batch_stride) +",
+        (f"{OPS}/test_large.py", "-k", "cuda"),
+    ),
+    Fault(
+        "a 32-bit index on the GPU, between members",
+        f"{ENSEMBLE}.cu",
+        "return member * side.member_stride +",
+        "return int(member * side.member_stride) +",
+        (f"{OPS}/test_large.py", "-k", "cuda"),
+    ),
+    Fault(
+        "a 32-bit index on the CPU",
+        f"{ENSEMBLE}_cpu.cpp",
+        "+ image * side.image_stride + first;",
+        "+ int32_t(image * side.image_stride) + first;",
+        (EVERY, "-k", "far_apart and ensemble"),
+    ),
+    Fault(
+        "one row too many",
+        RESIZE,
+        "    if (row < resize.height) {",
+        "    if (row <= resize.height) {",
+        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+    ),
+    Fault(
+        "the last channel is left out",
+        DISTANCE,
+        "from + share < layer.channels ? from + share : layer.channels;",
+        "from + share < layer.channels ? from + share : layer.channels - 1;",
+        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+    ),
+    Fault(
+        "a neighbour beyond the edge",
+        "csrc/ops/patch_discrepancy.h",
+        "if (first >= from - 1) return {from - 1, from - 1, 0.0};",
+        "if (first >= from) return {from - 1, from - 1, 0.0};",
+        (f"{OPS}/test_patch_discrepancy.py", f"{OPS}/test_patch_discrepancy_emulated.py"),
+    ),
+    Fault(
+        "vector loads from any address",
+        DISTANCE,
+        "reinterpret_cast<uintptr_t>(side.data) % sizeof(Four<T>) == 0;",
+        "side.data != nullptr;",
+        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+    ),
+    Fault(
+        "the remainder of an even split over threads is dropped",
+        f"{ENSEMBLE}_cpu.cpp",
+        "num_threads(job.threads)\n  for (int64_t task = 0; task < tasks; ++task)",
+        "num_threads(job.threads)\n"
+        "  for (int64_t task = 0; task < tasks / job.threads * job.threads; ++task)",
+        (EVERY, "-k", "number_of_threads and ensemble"),
+    ),
+    # --- values
+    Fault(
+        "mean and standard deviation swapped",
+        f"{ENSEMBLE}_cpu.cpp",
+        "  run.inter = out;\n  run.intra = out + map;",
+        "  run.intra = out;\n  run.inter = out + map;",
+        (f"{OPS}/test_ensemble_discrepancy.py",),
+    ),
+    Fault(
+        "a deviation over n instead of n - 1",
+        f"{ENSEMBLE}.h",
+        "Real(1) / Real(normal - 1)}",
+        "Real(1) / Real(normal)}",
+        (f"{OPS}/test_ensemble_discrepancy.py",),
+    ),
+    Fault(
+        "corners aligned instead of half-pixel centres",
+        "csrc/ops/patch_discrepancy.h",
+        "(2 * target + 1) * from - to;",
+        "2 * target * from;",
+        (f"{OPS}/test_patch_discrepancy.py",),
+    ),
+    # --- the Python layer
+    Fault(
+        "contiguous() dropped before the kernel",
+        "medad_fast/ops/patch_nce_loss.py",
+        "([t.contiguous() for t in side] for side in (query, key))",
+        "([t for t in side] for side in (query, key))",
+        (f"{OPS}/test_patch_nce_loss.py", "-k", "layout"),
+    ),
+    Fault(
+        "contiguous() dropped from the upstream gradient",
+        "medad_fast/ops/patch_discrepancy.py",
+        "        grad.contiguous(),\n",
+        "        grad,\n",
+        (EVERY, "-k", "comes_from_above and patch_discrepancy"),
+    ),
+    Fault(
+        "a second derivative that leaves out a part",
+        "medad_fast/ops/patch_nce_loss.py",
+        "if torch.is_grad_enabled():  # as an op",
+        "if False:  # as an op",
+        (f"{OPS}/test_patch_nce_loss.py", "-k", "second_derivative"),
+    ),
+    Fault(
+        "tensors of two devices in one call",
+        LAYERS,
+        "if tensor.device != like.device:",
+        "if False:",
+        (EVERY, "-k", "bad_call and patch_discrepancy"),
+    ),
+    Fault(
+        "a shape that nobody looks at",
+        LAYERS,
+        "if a.shape != b.shape:",
+        "if False:",
+        (EVERY, "-k", "bad_call and patch_discrepancy"),
+    ),
+    Fault(
+        "tracing is told another dtype",
+        "medad_fast/ops/patch_nce_loss.py",
+        "query[0].new_empty((), dtype=_compute_dtype(query[0])),",
+        "query[0].new_empty((), dtype=torch.float64),",
+        (f"{OPS}/test_patch_nce_loss.py", "-k", "registration"),
+    ),
+]  # fmt: skip
+
+
+def edited(fault: Fault, root: Path) -> str:
+    """The file with the fault in it.
+
+    Raises:
+        SystemExit: the text to replace is not there exactly once.
+    """
+    text = (root / fault.file).read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise SystemExit(f"{fault.name}: {fault.file} has its text {text.count(fault.old)} times")
+    return text.replace(fault.old, fault.new)
+
+
+def _run(command: list[str], folder: Path, limit: float = 1800) -> tuple[int, str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=limit, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"not done within {limit} s"
+    return done.returncode, done.stdout + done.stderr
+
+
+def _build(tree: Path) -> None:
+    if not (tree / "build").exists():
+        pybind11 = _run([sys.executable, "-m", "pybind11", "--cmakedir"], tree)[1].strip()
+        status, said = _run(
+            ["cmake", "-S", ".", "-B", "build", "-G", "Ninja", "-DMEDAD_CUDA=off",
+             "-DSKBUILD_PROJECT_VERSION=0", f"-DPython_EXECUTABLE={sys.executable}",
+             f"-Dpybind11_DIR={pybind11}"], tree,
+        )  # fmt: skip
+        if status:
+            raise SystemExit(said)
+    status, said = _run(["cmake", "--build", "build"], tree)
+    if status:
+        raise SystemExit(said)
+    for library in (tree / "build").glob("_C*.so"):
+        partial = tree / "medad_fast" / f"{library.name}.partial"
+        shutil.copy(library, partial)
+        partial.replace(tree / "medad_fast" / library.name)
+
+
+def _outcome(fault: Fault, tree: Path) -> tuple[bool, str]:
+    """Whether the tests noticed, and which of them."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *fault.tests]
+    status, said = _run(command, tree, LIMIT_S)
+    noticed = re.search(r"^(?:FAILED|ERROR) [^ ]*::(\S+)", said, re.MULTILINE)
+    if status == 1 and noticed:
+        return True, noticed[1]
+    if status < 0 or status > 128:
+        return True, f"crashed ({status})"
+    return False, "every test passed" if status == 0 else f"status {status}: {said[-300:]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("words", nargs="*", help="only faults with one of these in their name")
+    parser.add_argument("--list", action="store_true", help="name the faults and stop")
+    options = parser.parse_args()
+    words = [word.lower() for word in options.words]
+    faults = [f for f in FAULTS if not words or any(word in f.name.lower() for word in words)]
+    if options.list:
+        for fault in faults:
+            print(f"{fault.name:60} {fault.file}")
+        return
+    for fault in faults:
+        edited(fault, ROOT)
+    caught = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for part in ("csrc", "medad_fast", "python_tests"):
+            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("_C*.so"))
+        for part in ("CMakeLists.txt", "pyproject.toml"):
+            shutil.copy(ROOT / part, tree)
+        _build(tree)
+        for fault in faults:
+            begin = time.monotonic()
+            path = tree / fault.file
+            sound = path.read_text(encoding="utf-8")
+            path.write_text(edited(fault, tree), encoding="utf-8")
+            if fault.compiled:
+                _build(tree)
+            noticed, by = _outcome(fault, tree)
+            path.write_text(sound, encoding="utf-8")
+            if fault.compiled:
+                _build(tree)
+            caught += noticed
+            seconds = time.monotonic() - begin
+            word = "caught" if noticed else "MISSED"
+            print(f"{word}  {fault.name:60.60} {seconds:4.0f} s  {by}", flush=True)
+    print(f"{caught} of {len(faults)} faults caught")
+    sys.exit(caught != len(faults))
+
+
+if __name__ == "__main__":
+    main()
