@@ -61,6 +61,8 @@ def large_ensemble_discrepancy() -> None:
         assert value.count_nonzero() == 1
 
 
+# Their indices are 64-bit, but nothing here has memory for such a call.
+TOO_LARGE = {"nt_xent_loss": "its unit vectors, packed along either side, would take 26 GB"}
 LARGE: dict[str, Callable[[], None]] = {
     name.removeprefix("large_"): function
     for name, function in list(globals().items())
@@ -69,7 +71,7 @@ LARGE: dict[str, Callable[[], None]] = {
 
 
 def test_every_op_has_a_large_call():
-    assert set(LARGE) == set(OPS)
+    assert set(LARGE) | set(TOO_LARGE) == set(OPS)
 
 
 @pytest.mark.slow
