@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Tests use more threads than there are processors: one that waits should leave them to the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 

@@ -17,6 +17,7 @@ from medad_fast.ops import ensemble_discrepancy, patch_discrepancy, patch_nce_lo
 from python_tests.emulation import load
 from python_tests.ops import test_ensemble_discrepancy_emulated as ensemble_on_host
 from python_tests.ops import test_patch_discrepancy_emulated as discrepancy_on_host
+from python_tests.ops.cases import lung_mask as lung_cases
 from python_tests.ops.run_case import far_apart
 from python_tests.ops.test_every_op import OPS
 
@@ -59,6 +60,15 @@ def large_ensemble_discrepancy() -> None:
     for value, wanted in ((found.inter, 1.0), (found.intra, 8.0)):
         assert value[-1, -1, -1, -1].item() == pytest.approx(wanted, rel=1e-5)
         assert value.count_nonzero() == 1
+
+
+def large_lung_mask() -> None:
+    (images,) = lung_cases.CASES[0].tensors()
+    _, height, width = images.shape
+    many = zeros(2**31 // (height * width) + 2, height, width, dtype=torch.uint8)
+    assert many.numel() > 2**31
+    many[-1] = images[0]
+    assert torch.equal(lung_cases.CASES[0].call(many)[-1], lung_cases.CASES[0].call(images[:1])[0])
 
 
 # Their indices are 64-bit, but nothing here has memory for such a call.
