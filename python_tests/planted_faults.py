@@ -86,7 +86,7 @@ FAULTS = [
         f"{NCE}.cu",
         "  const DeviceGuard guard(where.device);\n",
         "  const DeviceGuard guard(where.device);\n  cudaDeviceSynchronize();\n",
-        (f"{OPS}/test_patch_nce_loss.py", "-k", "cuda"),
+        (f"{OPS}/test_patch_nce_loss_emulated.py",),
     ),
     Fault(
         "as many threads as the machine has, whatever torch says",
@@ -118,18 +118,18 @@ FAULTS = [
         (f"{OPS}/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
-        "a missing barrier between loading a tile and multiplying it",
-        f"{NCE}.cu",
-        "    __syncthreads();\n    if (from + kDepthStep < depth) load(from + kDepthStep);",
-        "    if (from + kDepthStep < depth) load(from + kDepthStep);",
-        (f"{OPS}/test_patch_nce_loss.py", "-k", "cuda"),
+        'a missing barrier between loading a tile and multiplying it',
+        "csrc/core/row_tiles.cuh",
+        '    __syncthreads();\n    if (from + kDepthStep < depth) load_next(from + kDepthStep);',
+        '    if (from + kDepthStep < depth) load_next(from + kDepthStep);',
+        (f"{OPS}/test_patch_nce_loss_emulated.py",),
     ),
     Fault(
-        "half of a warp in a shuffle of the whole",
-        f"{NCE}.cu",
-        "__shfl_xor_sync(~0u,",
-        "__shfl_xor_sync(0xffffu,",
-        (f"{OPS}/test_patch_nce_loss.py", "-k", "cuda"),
+        'half of a warp in a shuffle of the whole',
+        "csrc/ops/nt_xent_loss.cu",
+        '__shfl_xor_sync(~0u,',
+        '__shfl_xor_sync(0xffffu,',
+        (f"{OPS}/test_nt_xent_loss_emulated.py",),
     ),
     Fault(
         "an atomic addition of floats",
@@ -220,11 +220,11 @@ FAULTS = [
     ),
     # --- the Python layer
     Fault(
-        "contiguous() dropped before the kernel",
-        "medad_fast/ops/patch_nce_loss.py",
-        "([t.contiguous() for t in side] for side in (query, key))",
-        "([t for t in side] for side in (query, key))",
-        (f"{OPS}/test_patch_nce_loss.py", "-k", "layout"),
+        'contiguous() dropped before the kernel',
+        "medad_fast/ops/nt_xent_loss.py",
+        'z1, z2 = z1.contiguous(), z2.contiguous()',
+        'z1, z2 = z1, z2',
+        (EVERY, "-k", "changes_no_bit and nt_xent"),
     ),
     Fault(
         "contiguous() dropped from the upstream gradient",
@@ -234,11 +234,11 @@ FAULTS = [
         (EVERY, "-k", "comes_from_above and patch_discrepancy"),
     ),
     Fault(
-        "a second derivative that leaves out a part",
-        "medad_fast/ops/patch_nce_loss.py",
-        "if torch.is_grad_enabled():  # as an op",
-        "if False:  # as an op",
-        (f"{OPS}/test_patch_nce_loss.py", "-k", "second_derivative"),
+        'a second derivative that leaves out a part',
+        "medad_fast/ops/_patch_nce_loss.py",
+        'if torch.is_grad_enabled():  # as an op',
+        'if False:  # as an op',
+        (EVERY, "-k", "second_derivative and patch_nce"),
     ),
     Fault(
         "tensors of two devices in one call",
@@ -255,11 +255,11 @@ FAULTS = [
         (EVERY, "-k", "bad_call and patch_discrepancy"),
     ),
     Fault(
-        "tracing is told another dtype",
-        "medad_fast/ops/patch_nce_loss.py",
-        "query[0].new_empty((), dtype=_compute_dtype(query[0])),",
-        "query[0].new_empty((), dtype=torch.float64),",
-        (f"{OPS}/test_patch_nce_loss.py", "-k", "registration"),
+        'tracing is told another dtype',
+        "medad_fast/ops/_patch_nce_loss.py",
+        'query[0].new_empty((), dtype=_compute_dtype(query[0])),',
+        'query[0].new_empty((), dtype=torch.float64),',
+        (f"{OPS}/test_patch_nce_loss_calls.py", "-k", "registration"),
     ),
 ]  # fmt: skip
 

@@ -13,7 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from medad_fast.ops import ensemble_discrepancy, patch_discrepancy, patch_nce_loss
+from medad_fast.ops import (
+    AnatomyPasteParams,
+    anatomy_paste,
+    ensemble_discrepancy,
+    patch_discrepancy,
+    patch_nce_loss,
+    smooth_saliency,
+)
 from python_tests.emulation import load
 from python_tests.ops import test_ensemble_discrepancy_emulated as ensemble_on_host
 from python_tests.ops import test_patch_discrepancy_emulated as discrepancy_on_host
@@ -69,6 +76,33 @@ def large_lung_mask() -> None:
     assert many.numel() > 2**31
     many[-1] = images[0]
     assert torch.equal(lung_cases.CASES[0].call(many)[-1], lung_cases.CASES[0].call(images[:1])[0])
+
+
+def large_anatomy_paste() -> None:
+    count, side = 2**9 + 1, 2**8
+    images = zeros(count, 2**6, side, side, dtype=torch.uint8)
+    assert images.numel() > 2**31
+    images[-1, :, 1::2] = 200
+    rng = torch.Generator().manual_seed(0)
+    params = AnatomyPasteParams.sample(count, (side, side), generator=rng)
+    last = AnatomyPasteParams.packed(params.integers[-1:], params.reals[-1:])
+    masks = torch.ones(1, side, side, dtype=torch.bool)
+    many = anatomy_paste(images, masks.expand(count, -1, -1), params)
+    alone = anatomy_paste(images[-1:].clone(), masks, last)
+    assert torch.equal(many.images[-1:], alone.images)
+    assert torch.equal(many.gate[-1:], alone.gate)
+
+
+def large_smooth_saliency() -> None:
+    count, side = 2**9 + 1, 2**8
+    gradient = zeros(count, 2**6, side, side, dtype=torch.float16)
+    assert gradient.numel() > 2**31
+    gradient[-1, -1] = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).half()
+    many = smooth_saliency(gradient, gradient)
+    last = gradient[-1:].clone()
+    assert torch.equal(many[-1:], smooth_saliency(last, last))
+    assert many[-1].amax() > 0.2
+    assert many[:-1].count_nonzero() == 0
 
 
 # Their indices are 64-bit, but nothing here has memory for such a call.
