@@ -12,7 +12,14 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["FLOATING", "check_alike", "check_temperature", "check_tensor", "one_dtype"]
+__all__ = [
+    "FLOATING",
+    "check_alike",
+    "check_temperature",
+    "check_tensor",
+    "one_dtype",
+    "under_autocast",
+]
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -35,7 +42,7 @@ def check_alike(value: Tensor, name: str, like: Tensor, other: str) -> None:
     """The device and, except under autocast, the dtype of the argument called ``other``."""
     if value.device != like.device:
         raise InputError(f"{name}: {like.device} expected, as {other}, got {value.device}")
-    if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
+    if value.dtype != like.dtype and not under_autocast(like):
         raise InputError(f"{name}: {like.dtype} expected, as {other}, got {value.dtype}")
 
 
@@ -55,3 +62,8 @@ def one_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
     for tensor in tensors:
         widest = torch.promote_types(widest, tensor.dtype)
     return [tensor.to(widest) for tensor in tensors]
+
+
+def under_autocast(tensor: Tensor) -> bool:
+    """Whether autocast is on for a tensor's device; torch refuses to say so of meta tensors."""
+    return tensor.device.type != "meta" and torch.is_autocast_enabled(tensor.device.type)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medad_fast.errors import InputError
+from medad_fast.ops._arguments import under_autocast
 
 __all__ = ["Head", "checked_heads", "checked_layers", "checked_size"]
 
@@ -74,7 +75,7 @@ def _check_alike(name: str, tensors: Sequence[Tensor], like: Tensor) -> None:
             raise InputError(
                 f"{name}[{layer}]: {like.device} expected, as features[0], got {tensor.device}"
             )
-        if tensor.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
+        if tensor.dtype != like.dtype and not under_autocast(like):
             raise InputError(
                 f"{name}[{layer}]: {like.dtype} expected, as features[0], got {tensor.dtype}"
             )

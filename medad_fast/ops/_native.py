@@ -100,7 +100,10 @@ def call(kernel: Callable[..., None], device: torch.device, *arguments: Any) -> 
         where = (index, torch.cuda.current_stream(device).cuda_stream, 1)
     else:
         where = (-1, 0, torch.get_num_threads())
-    kernel(*(_view(argument) for argument in arguments), where)
+    try:
+        kernel(*(_view(argument) for argument in arguments), where)
+    except ValueError as error:  # numbers that only the kernels look at
+        raise InputError(str(error)) from None
 
 
 def is_one(upstream: Tensor) -> bool:

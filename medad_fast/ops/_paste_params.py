@@ -162,12 +162,20 @@ class AnatomyPasteParams:
 
     @classmethod
     def packed(cls, integers: Tensor, reals: Tensor) -> AnatomyPasteParams:
-        """From the two tensors that the attributes are views of; only their shapes are checked."""
+        """From the two tensors that the attributes are views of; their numbers are not checked."""
         for name, value, columns, dtype in (
             ("integers", integers, 13, torch.int64),
             ("reals", reals, 6, torch.float64),
         ):
-            if value.dtype != dtype or value.shape != (len(integers), columns):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: a tensor expected, got {type(value).__name__}")
+            if value.layout != torch.strided:
+                raise InputError(f"{name}: a dense tensor expected, got {value.layout}")
+            if value.device != integers.device:
+                raise InputError(
+                    f"{name}: {integers.device} expected, as integers, got {value.device}"
+                )
+            if value.dtype != dtype or value.shape != (*integers.shape[:1], columns):
                 raise InputError(
                     f"{name}: (B, {columns}) of {dtype} expected, got {tuple(value.shape)} of "
                     f"{value.dtype}"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.ops import _native, _patch_nce_loss
-from medad_fast.ops._arguments import FLOATING, check_temperature, one_dtype
+from medad_fast.ops._arguments import FLOATING, check_temperature, one_dtype, under_autocast
 
 __all__ = ["patch_nce_loss", "patch_nce_loss_reference"]
 
@@ -246,7 +246,7 @@ def _layers(value: Any, name: str) -> list[Tensor]:
 def _widened_under_autocast(
     queries: list[Tensor], keys: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    if not torch.is_autocast_enabled(queries[0].device.type):
+    if not under_autocast(queries[0]):
         return queries, keys
     tensors = one_dtype([*queries, *keys])
     return tensors[: len(queries)], tensors[len(queries) :]
