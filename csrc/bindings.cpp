@@ -13,6 +13,7 @@
 #include "ops/patch_discrepancy.h"
 #include "ops/patch_nce_loss.h"
 #include "ops/smooth_saliency.h"
+#include "ops/ssim.h"
 
 namespace py = pybind11;
 
@@ -105,4 +106,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("patch_discrepancy_backward", &medad::patch_discrepancy_backward, unlocked);
   module.def("patch_nce_loss", &medad::patch_nce_loss, unlocked);
   module.def("smooth_saliency", &medad::smooth_saliency, unlocked);
+  module.def("ssim", &medad::ssim, unlocked);
 }

@@ -74,3 +74,20 @@ def patch_nce_loss(
     where: tuple[int, int, int],
 ) -> None: ...
 def smooth_saliency(gradient: Any, image: Any, out: Any, launch: Any) -> None: ...
+def ssim(
+    x: Any,
+    y: Any,
+    data_range: float,
+    window_size: int,
+    sigma: float,
+    same: bool,
+    map: Any,
+    total: Any,
+    scale: float,
+    upstream: Any,
+    weight: float,
+    grad_x: Any,
+    grad_y: Any,
+    scratch: Any,
+    launch: Any,
+) -> None: ...

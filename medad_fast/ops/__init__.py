@@ -16,6 +16,7 @@ from medad_fast.ops.nt_xent_loss import nt_xent_loss, nt_xent_loss_reference
 from medad_fast.ops.patch_discrepancy import patch_discrepancy, patch_discrepancy_reference
 from medad_fast.ops.patch_nce_loss import patch_nce_loss, patch_nce_loss_reference
 from medad_fast.ops.smooth_saliency import smooth_saliency, smooth_saliency_reference
+from medad_fast.ops.ssim import ssim, ssim_reference
 
 __all__ = [
     "AnatomyPasteParams",
@@ -35,4 +36,6 @@ __all__ = [
     "patch_nce_loss_reference",
     "smooth_saliency",
     "smooth_saliency_reference",
+    "ssim",
+    "ssim_reference",
 ]
