@@ -1,4 +1,5 @@
-// SSIM and its gradient on the GPU: one kernel for both, one for its rare exceptions, one to add up.
+// SSIM and its gradient on the GPU: one kernel for both, one for its rare exceptions, one to add
+// up.
 //
 // Bound by multiply-adds and reads of shared memory, about 2 to 1: 14 blurs of 11 taps a pixel,
 // where global memory sees each image twice and the gradient once. So a block keeps a tile of 32 x

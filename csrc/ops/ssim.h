@@ -1,4 +1,5 @@
-// Structural similarity of two images (Wang et al., 2004) under a Gaussian window, and its gradient.
+// Structural similarity of two images (Wang et al., 2004) under a Gaussian window, and its
+// gradient.
 //
 //   x, y               (B, C, H, W), any strides; float32/64/16 or bfloat16
 //   map, upstream      (B, C, Ho, Wo) contiguous; float32, or float64 for float64 images
@@ -9,9 +10,10 @@
 // and b and variances v_s and v_d. Then, exactly as in the usual form,
 //   SSIM = (1 - b^2 / A) (1 - v_d / D),  A = (a^2 + b^2) / 2 + C1,  D = (v_s + v_d) / 2 + C2,
 // in four blurs instead of five. Equal images have d = 0 and so exactly 1; with v_s and v_d held at
-// 0 or more each factor lies in [-1, 1] whatever was rounded; and the digits that E[s^2] - a^2 loses
-// on bright flat patches only touch a denominator that C2 dominates. What is left of that loss goes
-// by subtracting from s, before anything is squared, a grey level from the middle of the image.
+// 0 or more each factor lies in [-1, 1] whatever was rounded; and the digits that E[s^2] - a^2
+// loses on bright flat patches only touch a denominator that C2 dominates. What is left of that
+// loss goes by subtracting from s, before anything is squared, a grey level from the middle of the
+// image.
 #pragma once
 
 #include <cstdint>
@@ -92,7 +94,7 @@ MEDAD_HD SsimPartials<V> ssim_partials(const SsimMoments<V>& m, const SsimValue<
 
 // Plain data only, since each instruction set's kernel file sees it.
 struct SsimImages {
-  void* data;         // null where a gradient is not wanted
+  void* data;          // null where a gradient is not wanted
   int64_t strides[4];  // in elements
 };
 

@@ -2,7 +2,7 @@
 
 Source: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to
 structural similarity", IEEE Transactions on Image Processing 13 (2004), equation 13, with the
-Gaussian window and the constants 0.01 and 0.03 of section III. SALAD uses it as a loss and as a map.
+Gaussian window and the constants 0.01 and 0.03 of section III. SALAD's loss and map.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _reference(
         variance_d = (square_d - b.square()).clamp(min=0)
         variance_s = (square_s - a.square()).clamp(min=0)
         variance = (variance_s + variance_d) / 2 + (0.03 * data_range) ** 2
-        values = (1 - b.square() / mean) * (1 - variance_d / variance)
+        values: Tensor = (1 - b.square() / mean) * (1 - variance_d / variance)
         if reduction == "none":
             return values
         return values.mean() if reduction == "mean" else values.sum()
@@ -251,9 +251,7 @@ def _new_gradients(x: Tensor, y: Tensor, to_x: bool, to_y: bool) -> list[Tensor]
     return [torch.empty_like(t) for t, wanted in ((x, to_x), (y, to_y)) if wanted]
 
 
-def _sides(
-    formed: list[Tensor], to_x: bool, to_y: bool
-) -> tuple[Tensor | None, Tensor | None]:
+def _sides(formed: list[Tensor], to_x: bool, to_y: bool) -> tuple[Tensor | None, Tensor | None]:
     return formed[0] if to_x else None, formed[-1] if to_y else None
 
 

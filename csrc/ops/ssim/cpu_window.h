@@ -13,18 +13,18 @@ constexpr int kStep = 4;  // rows, or registers of a row, that are worked on at 
 template <class C>
 struct Fields {
   int64_t radius, ring_rows;
-  int64_t padded;     // registers of a row, rounded up: to_lanes and steps write that many
-  int64_t with_halo;  // the same and the halo
-  C* natural[2];      // rows in the image's order
-  C* input[2];        // ring: centred sum, difference
-  C* blurred;         // [kStep][4][with_halo]: the moments, blurred along the columns
-  C* partials;        // [4][with_halo]: derivatives along a row, halo first
-  C* spread;          // ring [4 fields][ring_rows][padded]: the same, blurred along the row
+  int64_t padded;      // registers of a row, rounded up: to_lanes and steps write that many
+  int64_t with_halo;   // the same and the halo
+  C* natural[2];       // rows in the image's order
+  C* input[2];         // ring: centred sum, difference
+  C* blurred;          // [kStep][4][with_halo]: the moments, blurred along the columns
+  C* partials;         // [4][with_halo]: derivatives along a row, halo first
+  C* spread;           // ring [4 fields][ring_rows][padded]: the same, blurred along the row
   C* line[2 * kStep];  // results on their way back into the image's order
-  C* upstream;        // a row of what comes in
-  C* inside;          // [padded] 1 where a register's lanes are places of the map, else 0
-  C* own;             // and where the strip answers for them
-  int64_t* offsets;   // of the rows of a ring, 2 radius + kStep of them
+  C* upstream;         // a row of what comes in
+  C* inside;           // [padded] 1 where a register's lanes are places of the map, else 0
+  C* own;              // and where the strip answers for them
+  int64_t* offsets;    // of the rows of a ring, 2 radius + kStep of them
 
   // Bytes of it all; assigns the pointers where `memory` is not null.
   int64_t plan(int64_t vectors, int64_t window_radius, char* memory) {

@@ -92,9 +92,9 @@ template <class T, class C>
 __device__ __forceinline__ bool pixel(const Images<const T>& images, const Arguments<T, C>& args,
                                       int64_t plane, int64_t row, int64_t column, C& value) {
   if (row < 0 || row >= args.height || column < 0 || column >= args.width) return false;
-  value = C(to_float(images.data[plane / args.channels * images.batch +
-                                 plane % args.channels * images.channel + row * images.row +
-                                 column * images.column]));
+  value = C(to_float(
+      images.data[plane / args.channels * images.batch + plane % args.channels * images.channel +
+                  row * images.row + column * images.column]));
   return true;
 }
 
@@ -109,8 +109,7 @@ __device__ C centre_of(const Arguments<T, C>& args, int64_t plane, int64_t row, 
   pixel(args.x, args, plane, r - args.padding, c - args.padding, x);
   pixel(args.y, args, plane, r - args.padding, c - args.padding, y);
   const C limit = C(0x1p100f);
-  const bool usable = x + y > -limit && x + y < limit &&
-                      r < args.map_rows + 2 * args.radius &&
+  const bool usable = x + y > -limit && x + y < limit && r < args.map_rows + 2 * args.radius &&
                       c < args.map_columns + 2 * args.radius;
   const C value = usable ? x + y : limit;
   int rank = 0;
@@ -122,8 +121,9 @@ __device__ C centre_of(const Arguments<T, C>& args, int64_t plane, int64_t row, 
   if (count == 0) return 0;
   const unsigned low = __ballot_sync(~0u, rank == count / 10);
   const unsigned high = __ballot_sync(~0u, rank == count - 1 - count / 10);
-  const C centre =
-      (__shfl_sync(~0u, value, __ffs(int(low)) - 1) + __shfl_sync(~0u, value, __ffs(int(high)) - 1)) / 2;
+  const C centre = (__shfl_sync(~0u, value, __ffs(int(low)) - 1) +
+                    __shfl_sync(~0u, value, __ffs(int(high)) - 1)) /
+                   2;
   return C(float(centre));
 }
 
@@ -203,8 +203,9 @@ __device__ double work_on_tile(const Arguments<T, C>& args, int64_t plane, int64
         up = C(args.upstream[(plane * args.map_rows + map_row) * args.map_columns + map_column]);
       }
       const SsimPartials<C> p = ssim_partials(m, v, centre);
-      const C both = args.fields == 4 ? p.sum : args.to_x ? p.sum + p.difference
-                                                          : p.sum - p.difference;
+      const C both = args.fields == 4 ? p.sum
+                     : args.to_x      ? p.sum + p.difference
+                                      : p.sum - p.difference;
       first[at] = inside ? both * up : C(0);
       first[partials + at] = inside ? p.sum_square * up : C(0);
       first[2 * partials + at] = inside ? p.difference_square * up : C(0);
@@ -254,7 +255,8 @@ __device__ double work_on_tile(const Arguments<T, C>& args, int64_t plane, int64
     });
 #pragma unroll
     for (int o = 0; o < kShortRun; ++o) {
-      const int64_t image_row = row + r + o - args.padding, image_column = column + c - args.padding;
+      const int64_t image_row = row + r + o - args.padding,
+                    image_column = column + c - args.padding;
       C x = 0, y = 0;
       if (r + o >= tile || !pixel(args.x, args, plane, image_row, image_column, x)) continue;
       pixel(args.y, args, plane, image_row, image_column, y);
@@ -296,8 +298,7 @@ struct TilePlace {
 };
 
 template <class T, class C>
-__device__ __forceinline__ TilePlace place_of(const Arguments<T, C>& args, int64_t tile,
-                                              int edge) {
+__device__ __forceinline__ TilePlace place_of(const Arguments<T, C>& args, int64_t tile, int edge) {
   const int64_t a_plane = args.tiles_across * args.tiles_down, in_plane = tile % a_plane;
   return {tile / a_plane, in_plane / args.tiles_across * edge, in_plane % args.tiles_across * edge};
 }
@@ -309,15 +310,15 @@ __global__ void __launch_bounds__(kThreads)
   const int tile = kTile > 0 ? kTile : args.tile;
   const Extent extent{tile, radius_of<kRadius>(args), kGradient ? 2 * radius_of<kRadius>(args) : 0};
   const TilePlace place = place_of(args, blockIdx.x, tile);
-  const double share = work_on_tile<kRadius, kTile, kGradient>(
-      args, place.plane, place.row, place.column, tile, shared,
-      shared + extent.first_area(args.fields));
+  const double share =
+      work_on_tile<kRadius, kTile, kGradient>(args, place.plane, place.row, place.column, tile,
+                                              shared, shared + extent.first_area(args.fields));
   const double sum = block_sum(share);
   if (threadIdx.x == 0) args.sums[blockIdx.x] = sum;
 }
 
-// Does those tiles again, in float64, whose moments did not fit in float32; args.tile is the edge of
-// the smaller tiles that `edge` is made of.
+// Does those tiles again, in float64, whose moments did not fit in float32; args.tile is the edge
+// of the smaller tiles that `edge` is made of.
 template <class T, bool kGradient>
 __global__ void __launch_bounds__(kThreads)
     wide_kernel(const __grid_constant__ Arguments<T, double> args, int edge) {
@@ -329,9 +330,9 @@ __global__ void __launch_bounds__(kThreads)
   double share = 0;
   for (int row = 0; row < edge; row += args.tile) {
     for (int column = 0; column < edge; column += args.tile) {
-      share += work_on_tile<0, 0, kGradient>(args, place.plane, place.row + row,
-                                             place.column + column, args.tile, shared,
-                                             shared + extent.first_area(args.fields));
+      share +=
+          work_on_tile<0, 0, kGradient>(args, place.plane, place.row + row, place.column + column,
+                                        args.tile, shared, shared + extent.first_area(args.fields));
     }
   }
   const double sum = block_sum(share);

@@ -63,10 +63,8 @@ CASES = [
 IMAGE = torch.ones(2, 3, 12, 13)
 
 
-def _bad(
-    names: str, what: str, x: Any = IMAGE, y: Any = IMAGE, **options: Any
-) -> BadCall:
-    return BadCall(what, lambda: ssim(x, y, **{"data_range": 1.0, **options}), names)
+def _bad(names: str, what: str, x: Any = IMAGE, y: Any = IMAGE, **options: Any) -> BadCall:
+    return BadCall(f"{names}: {what}", lambda: ssim(x, y, **{"data_range": 1.0, **options}), names)
 
 
 BAD_CALLS = [
