@@ -1,6 +1,6 @@
 // SSIM and its gradient on the CPU, in one pass over the images.
 //
-// Bound by arithmetic: 11 operations a tap pair (6 products, 5 sums) for each of 4 blurs along both
+// Bound by arithmetic: 11 operations a pixel (6 products, 5 sums) for each of 4 blurs along both
 // axes, and of 3 or 4 more for the gradient. A task walks down a strip of columns four rows at a
 // time: blur along the columns, blur along the rows, value, derivatives, and at once their own two
 // blurs, the adjoint of the first, which need no more than the last rows: nothing but the images,
@@ -8,15 +8,13 @@
 // order, and the sum of the map goes over sums of rows: any number of threads, any cut into tasks
 // and any batch around an image give the same bits.
 
+#include <omp.h>
+
 #include <cstdlib>
 #include <new>
 
 #include "ops/ssim.h"
 #include "ops/ssim/cpu_task.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace medad::MEDAD_ISA {
 namespace {
@@ -50,10 +48,8 @@ class Run {
       for (int64_t task = 0; task < tasks(); ++task) run(task, 0, marked);
       return;
     }
-#ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic) num_threads(threads_)
     for (int64_t task = 0; task < tasks(); ++task) run(task, omp_get_thread_num(), marked);
-#endif
   }
 
  private:
