@@ -303,8 +303,13 @@ __device__ __forceinline__ TilePlace place_of(const Arguments<T, C>& args, int64
   return {tile / a_plane, in_plane / args.tiles_across * edge, in_plane % args.tiles_across * edge};
 }
 
+// Blocks a multiprocessor: what shared memory allows on Hopper. Left to itself ptxas aims at more,
+// and spills.
+template <class C>
+constexpr int kBlocksTogether = sizeof(C) == 8 ? 2 : 3;
+
 template <class T, class C, int kRadius, int kTile, bool kGradient>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksTogether<C>)
     tile_kernel(const __grid_constant__ Arguments<T, C> args) {
   MEDAD_DYNAMIC_SHARED(C, shared);
   const int tile = kTile > 0 ? kTile : args.tile;
@@ -320,7 +325,7 @@ __global__ void __launch_bounds__(kThreads)
 // Does those tiles again, in float64, whose moments did not fit in float32; args.tile is the edge
 // of the smaller tiles that `edge` is made of.
 template <class T, bool kGradient>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksTogether<double>)
     wide_kernel(const __grid_constant__ Arguments<T, double> args, int edge) {
   MEDAD_DYNAMIC_SHARED(double, shared);
   const double known = args.sums[blockIdx.x];
