@@ -47,7 +47,10 @@ def emulated(
     upstream=None,
     sides=(),
 ):
-    """The map or the value; with ``sides`` the gradients of its sum, or of it times upstream."""
+    """The map or the value; with ``sides`` the gradients of its sum, or of it times upstream.
+
+    A value that is formed with gradients comes behind them.
+    """
     same = padding == "same"
     less = 0 if same else window_size - 1
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -76,7 +79,9 @@ def emulated(
         torch.full((tiles,), math.nan, dtype=torch.float64),
         None,
     )
-    return [grads[side] for side in sides] if sides else value
+    if not sides:
+        return value
+    return [grads[side] for side in sides] + ([] if reduction == "none" else [value])
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
@@ -195,9 +200,14 @@ def test_any_order_of_threads_gives_the_same_bits(kernels, order, seed):
 
 
 def test_value_does_not_depend_on_the_gradient(kernels):
-    x, y = make_images((1, 1, 40, 50))
-    alone = emulated(kernels, x, y, reduction="mean")
-    before = kernels.launches
-    emulated(kernels, x, y, reduction="mean", sides=(0,))
-    assert kernels.launches - before == 3  # tiles, exceptions, total
-    assert alone.item() == pytest.approx(ssim(x, y, data_range=1.0).item(), rel=1e-6)
+    x, y = make_images((2, 1, 40, 50))
+    x[1, 0, 35, 5] = 1e30
+    for padding in ("valid", "same"):
+        alone = emulated(kernels, x, y, padding=padding, reduction="mean")
+        for sides in ((0,), (1,), (0, 1)):
+            before = kernels.launches
+            *_, value = emulated(kernels, x, y, padding=padding, reduction="mean", sides=sides)
+            assert torch.equal(value, alone)
+            assert kernels.launches - before == 3  # tiles, exceptions, total
+        expected = ssim(x, y, data_range=1.0, padding=padding).item()
+        assert alone.item() == pytest.approx(expected, rel=1e-6)
