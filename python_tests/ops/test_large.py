@@ -20,10 +20,12 @@ from medad_fast.ops import (
     patch_discrepancy,
     patch_nce_loss,
     smooth_saliency,
+    ssim,
 )
 from python_tests.emulation import load
 from python_tests.ops import test_ensemble_discrepancy_emulated as ensemble_on_host
 from python_tests.ops import test_patch_discrepancy_emulated as discrepancy_on_host
+from python_tests.ops import test_ssim_emulated as ssim_on_host
 from python_tests.ops.cases import lung_mask as lung_cases
 from python_tests.ops.run_case import far_apart
 from python_tests.ops.test_every_op import OPS
@@ -105,6 +107,20 @@ def large_smooth_saliency() -> None:
     assert many[:-1].count_nonzero() == 0
 
 
+def large_ssim() -> None:
+    count, side = 2**9 + 1, 2**8
+    both = zeros(count + 1, 2**6, side, side, dtype=torch.float16)
+    assert both[1:].numel() > 2**31
+    both[-1, -1] = torch.rand(side, side, generator=torch.Generator().manual_seed(0)).half()
+    many = both[1:].requires_grad_()
+    (grad,) = torch.autograd.grad(ssim(both[:-1], many, data_range=1.0, reduction="sum"), many)
+    last = both[-1:].clone().requires_grad_()
+    alone = ssim(both[:1].clone(), last, data_range=1.0, reduction="sum")
+    assert torch.equal(grad[-1:], torch.autograd.grad(alone, last)[0])
+    assert grad[-1, -1].count_nonzero() > side * side / 2  # a corner underflows
+    assert grad[:-1].count_nonzero() == 0
+
+
 # Their indices are 64-bit, but nothing here has memory for such a call.
 TOO_LARGE = {"nt_xent_loss": "its unit vectors, packed along either side, would take 26 GB"}
 LARGE: dict[str, Callable[[], None]] = {
@@ -142,4 +158,12 @@ def test_cuda_ensemble_discrepancy_reaches_far():
     inputs = ensemble_on_host.make_inputs(3, 3, (3, 1, 4, 4), dtype=torch.float16)
     wanted = ensemble_on_host._emulated(kernels, inputs)
     found = ensemble_on_host._emulated(kernels, [far_apart(t) for t in inputs])
+    assert torch.equal(found, wanted)
+
+
+def test_cuda_ssim_reaches_far():
+    kernels = load(ssim_on_host.SOURCE, ("ssim",))
+    near = ssim_on_host.make_images((2, 2, 14, 13), torch.float16)
+    far = [far_apart(t) for t in near]
+    wanted, found = (ssim_on_host.emulated(kernels, *pair) for pair in (near, far))
     assert torch.equal(found, wanted)
