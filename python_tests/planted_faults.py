@@ -196,6 +196,27 @@ FAULTS = [
         "  for (int64_t task = 0; task < tasks / job.threads * job.threads; ++task)",
         (EVERY, "-k", "number_of_threads and ensemble"),
     ),
+    Fault(
+        "a halo off by one row",
+        "csrc/ops/smooth_saliency.cu",
+        "const int64_t y = top + i / kInputColumns - (kGaussianReach + kMedianReach);",
+        "const int64_t y = top + i / kInputColumns - (kGaussianReach + kMedianReach) + 1;",
+        (f"{OPS}/test_smooth_saliency_emulated.py",),
+    ),
+    Fault(
+        "a border that repeats its edge",
+        "csrc/ops/smooth_saliency.h",
+        "const int64_t period = 2 * (size - 1);",
+        "const int64_t period = 2 * size - 1;",
+        (f"{OPS}/test_smooth_saliency.py",),
+    ),
+    Fault(
+        "the pixel before the one that was drawn",
+        "csrc/ops/anatomy_paste/prepare.cuh",
+        "int64_t left = place - before, at = begin;",
+        "int64_t left = place - before - 1, at = begin;",
+        (f"{OPS}/test_anatomy_paste_emulated.py",),
+    ),
     # --- values
     Fault(
         "mean and standard deviation swapped",
