@@ -24,6 +24,7 @@ def test_trains_and_scores_every_size_and_both_channel_counts(name, size, channe
     images = discs(3, size=size, channels=channels)
     method = small(name, image_size=size, channels=channels)
     train(method, images, max_steps=1, device="cpu")
+    method.finish([images], [images])
     score, anomaly_map = method.predict(images)
     assert score.shape == (3,)
     assert anomaly_map.shape == (3, 1, size, size)
@@ -37,6 +38,7 @@ def test_a_lesion_scores_higher_than_no_lesion_and_the_map_points_at_it(name):
     normal = discs(32, seed=1)
     method = small(name, seed=3, width=8, epochs=10, learning_rate=0.002, schedule="cosine")
     train(method, normal, seed=3, device="cpu")
+    method.finish([normal], [discs(8, seed=4)])
     healthy = discs(16, seed=2)
     lesion = healthy.clone()
     lesion[:, :, 13:19, 13:19] = torch.tensor([[-1.0, 1.0], [1.0, -1.0]]).repeat(3, 3)
@@ -114,6 +116,8 @@ def test_an_unknown_setting_is_refused_by_name(name):
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name, field, value):
+    if not hasattr(config_class(name), field):
+        pytest.skip(f"{name} has no {field}")
     with pytest.raises(InputError, match=f"^{field} must be .*, got "):
         create(name, **{field: value})
 
