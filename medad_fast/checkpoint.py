@@ -29,6 +29,9 @@ from medad_fast.io.atomic import write_text
 from medad_fast.methods import create
 from medad_fast.methods.base import Method, Prediction
 from medad_fast.methods.config import to_fields
+from medad_fast.outliers import Outlier
+from medad_fast.outliers import from_json as outliers_from_json
+from medad_fast.outliers import to_json as outliers_to_json
 from medad_fast.preprocess import Pipeline, PreprocessConfig
 from medad_fast.tensor_file import read_tensors, write_tensors
 
@@ -41,6 +44,7 @@ FILES = (
     "baselines.safetensors",
     "thresholds.json",
     "splits.json",
+    "training_outliers.json",
     "log.jsonl",
 )
 BATCH = 16
@@ -64,6 +68,8 @@ class Run:
     """Counts of the images that it was fitted on."""
     splits: dict[str, Any] = field(default_factory=dict)
     """Names and salted patient hashes of the cases of each split."""
+    training_outliers: tuple[Outlier, ...] = ()
+    """The 1 % of the training images that score highest, highest first."""
 
     @property
     def device(self) -> torch.device:
@@ -155,6 +161,7 @@ def save(run: Run) -> None:
     write_tensors(folder / "baselines.safetensors", run.baselines.state())
     write_text(folder / "thresholds.json", _json(run.thresholds))
     write_text(folder / "splits.json", _json(run.splits))
+    write_text(folder / "training_outliers.json", _json(outliers_to_json(run.training_outliers)))
     manifest = {
         "format_version": FORMAT_VERSION,
         "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES},
@@ -189,6 +196,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
         thresholds = dict(json.loads(content["thresholds.json"]))
     with _damage(folder / "splits.json"):
         splits = dict(json.loads(content["splits.json"]))
+    with _damage(folder / "training_outliers.json"):
+        outliers = outliers_from_json(json.loads(content["training_outliers.json"]))
     weights = read_tensors(folder / "model.safetensors", digests["model.safetensors"])
     _check_weights(folder / "model.safetensors", weights, method.state_dict())
     method.load_state_dict(weights)
@@ -196,7 +205,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
     with _damage(folder / "baselines.safetensors"):
         baselines = Baselines.from_state(state)
     method.to(place).eval()
-    return Run(folder, name, method, pipeline, thresholds, baselines, seed, data, splits)
+    return Run(folder, name, method, pipeline, thresholds, baselines, seed, data, splits, outliers)
 
 
 def _read_manifest(folder: Path) -> dict[str, str]:

@@ -7,8 +7,8 @@ import json
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from medad_fast.baselines import Baselines
 from medad_fast.checkpoint import Run, load, save
 from medad_fast.errors import CheckpointError, InputError
+from medad_fast.estimate import Estimate, Estimator
 from medad_fast.folder_lock import folder_lock
 from medad_fast.io import hold_out_validation, load_study, require_trainable
 from medad_fast.io.atomic import write_text
@@ -25,6 +26,7 @@ from medad_fast.io.study import Case, Study
 from medad_fast.methods import config_class, create
 from medad_fast.methods.base import Method
 from medad_fast.methods.config import from_fields, to_fields
+from medad_fast.outliers import Outlier, most_anomalous
 from medad_fast.preprocess import (
     Pipeline,
     PreprocessConfig,
@@ -69,6 +71,7 @@ def fit(
     preprocess: dict[str, Any] | None = None,
     precision: Precision = "float32",
     progress: Progress | None = None,
+    on_estimate: Callable[[Estimate], None] | None = None,
     **overrides: Any,
 ) -> Run:
     """Fit a method on the normal images of a data set and save the run.
@@ -87,6 +90,8 @@ def fit(
         preprocess: fields of ``PreprocessConfig``; they win over the recipe's.
         precision: ``bfloat16`` trains under autocast.
         progress: called after each step.
+        on_estimate: called once in each stage, after ten steps, with the time and memory that the
+            rest of this stage will take.
         **overrides: fields of the method's configuration; they win over the recipe's.
 
     Returns:
@@ -144,7 +149,7 @@ def fit(
             state=folder / "state",
             resume=resume,
             log=folder / "log.jsonl",
-            progress=progress,
+            progress=Estimator(on_estimate, place, progress) if on_estimate else progress,
         )
         model.finish(_Batches(training.images, place), _Batches(validation.images, place))
         run = Run(
@@ -160,6 +165,7 @@ def fit(
         )
         scored = run.score(validation.images)
         run.thresholds.update(choose(scored.anomaly_score, maps=scored.anomaly_map))
+        run = replace(run, training_outliers=_outliers(run, training, cases))
         save(run)
         shutil.rmtree(folder / "state")
     return load(folder, place)
@@ -261,6 +267,13 @@ def _file_sizes(cases: tuple[Case, ...], slices: SliceSet) -> Tensor:
         for case, single in zip(of_case, alone, strict=True)
     ]
     return torch.tensor(sizes, dtype=torch.float64)
+
+
+def _outliers(run: Run, training: SliceSet, cases: tuple[Case, ...]) -> tuple[Outlier, ...]:
+    # Batch by batch: the maps of all training images need not fit into memory.
+    scores = [run.score(batch).anomaly_score for batch in torch.split(training.images, BATCH)]
+    names = [cases[case].name for case in training.case.tolist()]
+    return most_anomalous(torch.cat(scores), names, training.index.tolist())
 
 
 def _summary(training: SliceSet, validation: SliceSet, unlabeled: Tensor | None) -> dict[str, Any]:

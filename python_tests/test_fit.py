@@ -228,3 +228,24 @@ def test_patients_are_recorded_as_salted_hashes_only(data, tmp_path):
     assert a["salt"] != b["salt"]
     assert [c["case"] for c in a["train"]] == [c["case"] for c in b["train"]]
     assert not {c["patient"] for c in a["train"]} & {c["patient"] for c in b["train"]}
+
+
+def test_an_abnormal_image_among_the_normal_ones_is_named_by_its_relative_path(data, tmp_path):
+    root = tmp_path / "data"
+    write_pictures(root / "train/normal", 20, 1)
+    write_pictures(root / "validation/normal", 4, 2)
+    odd = torch.rand(40, 40, generator=torch.Generator().manual_seed(0)).mul(255).byte().numpy()
+    Picture.fromarray(odd).save(root / "train/normal/odd.png")
+    run = fit(NAME, root, tmp_path / "run", device="cpu", **{**TINY, "epochs": 6})
+    (outlier,) = run.training_outliers
+    assert (outlier.path, outlier.slice) == ("train/normal/odd.png", 0)
+    text = (tmp_path / "run/training_outliers.json").read_text()
+    assert str(tmp_path) not in text
+    assert medad_fast.load(tmp_path / "run").training_outliers == run.training_outliers
+
+
+def test_the_estimate_covers_the_stage_that_runs(data, tmp_path):
+    told = []
+    fit(NAME, data, tmp_path, device="cpu", on_estimate=told.append, **{**TINY, "epochs": 5})
+    (estimate,) = told
+    assert (estimate.step, estimate.steps, estimate.stage_number) == (10, 15, 1)

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from medad_fast.training import Step
 
-__all__ = ["count_bar", "plain_warnings", "say", "show", "training_bar", "warn"]
+__all__ = [
+    "count_bar",
+    "note",
+    "plain_warnings",
+    "printable",
+    "say",
+    "show",
+    "training_bar",
+    "warn",
+]
 
 
 def say(text: str) -> None:
@@ -29,6 +38,16 @@ def show(table: Table) -> None:
     console = Console()
     console.width = max(console.width, 100)
     console.print(table)
+
+
+def note(text: str) -> None:
+    """A line about what is under way, on stderr."""
+    print(f"medad: {text}", file=sys.stderr, flush=True)
+
+
+def printable(name: str) -> str:
+    """A file's name without what would act on a terminal or cannot be encoded."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 def warn(text: str) -> None:

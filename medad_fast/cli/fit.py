@@ -8,14 +8,20 @@ import io
 import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
 
-from medad_fast.cli.console import say, training_bar, warn
+from medad_fast.cli.console import note, printable, say, training_bar, warn
 from medad_fast.errors import InputError
 
+if TYPE_CHECKING:
+    from medad_fast.checkpoint import Run
+    from medad_fast.estimate import Estimate
+
 __all__ = ["fit_command"]
+
+SHOWN = 50  # training images that are printed; the run's file has all
 
 OWN_FLAGS: tuple[tuple[str, Any, Any, str], ...] = (
     (
@@ -71,7 +77,7 @@ def _fit(*, method: str, data: Path, out: Path, **given: Any) -> int:
     from medad_fast.fit import fit
 
     with training_bar(method) as progress:
-        run = fit(method, data, out, progress=progress, **given)
+        run = fit(method, data, out, progress=progress, on_estimate=_tell, **given)
     counts = run.data
     say(
         f"Fitted {method} on {counts['train_images']} normal images "
@@ -91,8 +97,40 @@ def _fit(*, method: str, data: Path, out: Path, **given: Any) -> int:
     skipped = counts["train_skipped"] + counts["validation_skipped"]
     if skipped:
         say(f"Skipped {skipped} nearly empty slices.")
+    _show_outliers(run)
     say(f"Run: {run.path}")
     return 0
+
+
+def _tell(estimate: Estimate) -> None:
+    memory = "memory not known here"
+    if estimate.memory_bytes is not None:
+        amount = f"{estimate.memory_bytes / 2**20:.0f} MiB"
+        on_gpu = estimate.device != "cpu"
+        memory = f"{amount} on {estimate.device}" if on_gpu else f"{amount} beside the images"
+    note(
+        f"stage {estimate.stage_number} ({estimate.stage}): about "
+        f"{_duration(estimate.seconds_left)} for the other {estimate.steps - estimate.step} steps, "
+        f"peak memory {memory}; later stages and the final scoring come on top"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _show_outliers(run: Run) -> None:
+    found = run.training_outliers
+    say(
+        f"Most anomalous of the {run.data['train_images']} training images: abnormal ones among "
+        "them would be learned as normal."
+    )
+    for outlier in found[:SHOWN]:
+        say(f"  {outlier.anomaly_score:.4g}  {printable(outlier.path)}, slice {outlier.slice}")
+    if len(found) > SHOWN:
+        say(f"  and {len(found) - SHOWN} more in {run.path / 'training_outliers.json'}")
 
 
 def _patients(splits: dict[str, Any], split: str) -> int:

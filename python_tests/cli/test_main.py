@@ -281,3 +281,18 @@ def test_help_needs_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_fit_tells_time_and_memory_and_the_least_normal_training_images(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--image-size=32", "--width=4", "--units=1", "--batch-size=4", "--max-steps=12"]
+    line = ["fit", *METHOD, "--data", str(chain / "data"), "--out", str(tmp_path / "run"), *small]
+    code, out, err = said(capsys, line)
+    assert code == 0
+    assert "stage 1 (reconstruct): about 0 s for the other 2 steps, peak memory" in err
+    told = out[out.index("Most anomalous of the") :]
+    kept = json.loads((tmp_path / "run/training_outliers.json").read_text())["most_anomalous"]
+    assert len(kept) >= 1
+    assert all(each["path"] in told for each in kept)
+    assert str(chain) not in told.split("Run: ")[0]
