@@ -33,6 +33,7 @@ __all__ = ["Interrupted", "Precision", "Progress", "Step", "pick_device", "seed_
 Precision = Literal["float32", "bfloat16"]
 
 SAVE_EVERY_SECONDS = 60.0
+PREPARED_AT_ONCE = 16  # images
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def train(
                 if start is not None and number < start.stage:
                     continue
                 at = start if start is not None and number == start.stage else None
-                loop.run(stage, number, _images_for(stage, normal, unlabeled), max_steps, at)
+                images = _images_for(stage, normal, unlabeled, place)
+                loop.run(stage, number, images, max_steps, at)
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"out of memory on {place}: use a smaller batch_size, width or image_size"
@@ -292,7 +294,12 @@ def _start(update: Update, steps: int) -> Running:
     )
 
 
-def _images_for(stage: Stage, normal: Tensor, unlabeled: Tensor | None) -> Tensor:
-    if stage.data == "normal" or unlabeled is None:
-        return normal
-    return torch.cat([normal, unlabeled])
+def _images_for(
+    stage: Stage, normal: Tensor, unlabeled: Tensor | None, device: torch.device
+) -> Tensor:
+    images = normal
+    if stage.data != "normal" and unlabeled is not None:
+        images = torch.cat([normal, unlabeled])
+    if stage.prepare is None:
+        return images
+    return stage.prepare(batch.to(device) for batch in torch.split(images, PREPARED_AT_ONCE))

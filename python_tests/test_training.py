@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -85,6 +86,37 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_that_was_not(cut, tmp_path):
     assert same(whole, resumed)
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1]
+
+
+class Prepared(TwoStages):
+    """Trains its second stage on rows that the weights of the first have shifted."""
+
+    def stages(self) -> Iterator[Stage]:
+        first, second = super().stages()
+
+        def prepare(batches: Iterator[torch.Tensor]) -> torch.Tensor:
+            return torch.cat(
+                [batch.flatten(1) + self.a.weight.detach().mean() for batch in batches]
+            )
+
+        yield first
+        yield dataclasses.replace(second, updates=second.updates[:1], prepare=prepare)
+
+
+@pytest.mark.parametrize("cut", [3, 6, 7, 9, 11])
+def test_a_stage_trains_on_what_it_prepared_also_when_resumed(cut, tmp_path):
+    def run(folder, **options):
+        method = Prepared()
+        train(method, IMAGES, device="cpu", state=tmp_path / folder, seed=7, **options)
+        return method
+
+    whole = run("whole")
+    with pytest.raises(Interrupted):
+        run("cut", progress=stop_at(cut))
+    assert same(whole, run("cut", resume=True))
+    plain = TwoStages()
+    train(plain, IMAGES, device="cpu", seed=7)
+    assert not same(whole, plain)
 
 
 @pytest.mark.parametrize("cut", [1, 4])
@@ -262,3 +294,36 @@ def test_a_damaged_index_is_noticed(stopped, damage):
 def test_the_state_of_another_method_is_refused(stopped):
     with pytest.raises(CheckpointError, match="does not fit this method"):
         train(small("autoencoder"), discs(4), device="cpu", state=stopped, resume=True)
+
+
+def test_weight_decay_can_leave_vectors_alone_and_gradients_can_be_clipped():
+    layer = nn.Linear(3, 2)
+    build = adam(0.1, (0.9, 0.999), 1e-8, weight_decay=0.5, decay_vectors=False, clip=2.0)
+    optimizer = build(layer.parameters())
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
+    assert [group["params"][0] for group in optimizer.param_groups] == [layer.weight, layer.bias]
+    layer.weight.grad, layer.bias.grad = torch.full((2, 3), 3.0), torch.full((2,), 3.0)
+    optimizer.step()
+    norm = torch.cat([layer.weight.grad.flatten(), layer.bias.grad]).norm()
+    assert norm.item() == pytest.approx(2.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "factors"),
+    [
+        ("linear", [1, 1, 1, 0.5]),
+        ("cosine", [1, 0.854, 0.5, 0.146]),
+        ("warmup_cosine", [0, 0.8946, 0.5413, 0.1614]),
+        ("steps", [1, 1, 0.1, 0.01]),
+    ],
+)
+def test_schedules_fall_as_their_names_say(kind, factors):
+    layer = nn.Linear(1, 1)
+    optimizer = adam(1.0, (0.9, 0.999), 1e-8)(layer.parameters())
+    plan = schedule(kind)(optimizer, 40)
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        plan.step()
+    assert rates[::10] == pytest.approx(factors, abs=1e-3)

@@ -30,7 +30,7 @@ class Update:
     name: str
     parameters: Callable[[], Iterable[nn.Parameter]]
     loss: Callable[[Tensor], Tensor]
-    """Images ``(B, C, H, W)`` in [-1, 1] to a scalar."""
+    """Images ``(B, C, H, W)`` in [-1, 1], or what ``Stage.prepare`` made of them, to a scalar."""
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     schedule: Callable[[Optimizer, int], LRScheduler] | None = None
     """Called with the optimiser and the stage's number of steps; stepped after each step."""
@@ -48,6 +48,12 @@ class Stage:
     data: Literal["normal", "normal+unlabeled"] = "normal"
     epochs: int = 100
     batch_size: int = 16
+    prepare: Callable[[Iterator[Tensor]], Tensor] | None = None
+    """Turns the stage's images, in batches, into the rows that its losses get instead of images.
+
+    Called before the first step and again when the stage is resumed, so it must give the same both
+    times: from weights that the stage does not change, without random numbers.
+    """
 
 
 class MethodConfig(Protocol):
