@@ -77,8 +77,8 @@ def schedule(kind: Schedule) -> Callable[[Optimizer, int], LRScheduler] | None:
     """How the learning rate falls over a stage.
 
     ``constant``; ``linear``: constant for the first half, then straight to 0; ``cosine``: to 0;
-    ``warmup_cosine``: the same after a rise from 0 over the first 5 %; ``steps``: a tenth after each
-    third.
+    ``warmup_cosine``: the same after a rise from 0 over the first 5 %; ``steps``: a tenth after
+    each third.
     """
     if kind == "constant":
         return None
