@@ -54,7 +54,10 @@ class PatchCLAEConfig:
     reduction: Literal["mean", "sum"] = "sum"  # over positions; Eq. 3, CUT has "mean"
     foreground_only: bool = False  # Departs when true: sample patches that are not all black
     patch_loss: Literal["contrastive", "cosine", "mse"] = "contrastive"  # Table 8
-    patch_weight: float = 1.0  # Eq. 4
+    patch_weight: float = 1.0  # Eq. 4; 0 leaves the heads as they were drawn
+    # Eq. 4 has no pixel term; Table 7 compares with models trained on it, alone or with L_img.
+    pixel_weight: float = 0.0
+    pixel_loss: Literal["l1", "mse"] = "l1"  # open; the error that the pixel score shows
     # Departs: Algorithm 1 has "saturating", whose gradient vanishes once the discriminator wins.
     adversarial: Literal["non_saturating", "saturating", "least_squares"] = "non_saturating"
     adversarial_weight: float = 1.0  # Eq. 4; 0 trains without a discriminator
@@ -81,8 +84,10 @@ class PatchCLAEConfig:
         for field in ("units", "patches", "projection_dim"):
             require(getattr(self, field) >= 1, self, field, "at least 1")
         require(self.temperature > 0, self, "temperature", "above 0")
-        for field in ("noise_sigma", "patch_weight", "adversarial_weight"):
+        for field in ("noise_sigma", "patch_weight", "pixel_weight", "adversarial_weight"):
             require(getattr(self, field) >= 0, self, field, "0 or more")
+        weights = self.patch_weight + self.pixel_weight + self.adversarial_weight
+        require(weights > 0, self, "patch_weight", "above 0 where the other losses weigh nothing")
         require(
             all(1 <= side <= self.image_size for side in self.noise_resolution),
             self,
@@ -175,11 +180,16 @@ class PatchCLAE(Method):
         return loss
 
     def generator_loss(self, images: Tensor) -> Tensor:
-        """``L_img + L_patch`` (Eq. 4), each with its weight."""
+        """``L_img + L_patch`` (Eq. 4), or with ``L_pix`` (Table 7), each with its weight."""
         c = self.config
         reconstruction = self._reconstruct(images)
         self._batch = None
-        loss = c.patch_weight * self.patch_loss(images, reconstruction)
+        loss = reconstruction.new_zeros(())
+        if c.patch_weight > 0:
+            loss = loss + c.patch_weight * self.patch_loss(images, reconstruction)
+        if c.pixel_weight > 0:
+            compare = F.l1_loss if c.pixel_loss == "l1" else F.mse_loss
+            loss = loss + c.pixel_weight * compare(reconstruction, images)
         if self.discriminator is not None:
             loss = loss + c.adversarial_weight * self._adversarial_loss(reconstruction)
         return loss

@@ -13,6 +13,7 @@ from medad_fast.methods import create
 from medad_fast.methods.normals import NormalMaps
 from medad_fast.methods.patchcl_ae import rows_at
 from medad_fast.methods.scoring import foreground, smooth
+from medad_fast.training import train
 from python_tests.methods.small import discs, small
 
 
@@ -103,6 +104,86 @@ def test_keys_carry_a_gradient_only_where_they_are_not_detached(loss, detach):
     method.patch_loss(images, reconstruction).backward()
     assert reconstruction.grad.abs().sum() > 0
     assert (images.grad is None) == detach
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("kind", ["cosine", "mse"])
+def test_the_losses_without_negatives_are_those_of_table_8(kind, reduction, monkeypatch):
+    method = build(patch_loss=kind, reduction=reduction, patches=12)
+    drawn = record_ids(method, monkeypatch)
+    images, reconstruction = discs(3), discs(3, seed=1)
+    with torch.no_grad():
+        loss = method.patch_loss(images, reconstruction)
+        original, rebuilt = method.encoder(images), method.encoder(reconstruction)
+        expected = 0
+        for layer, head, ids in zip(method.config.layers, method.heads, drawn, strict=True):
+            z, z_hat = (head(rows_at(maps[layer - 1], ids)) for maps in (original, rebuilt))
+            far = 1 - F.cosine_similarity(z, z_hat, dim=2)
+            if kind == "mse":
+                far = (z - z_hat).square().sum(2)
+            expected += getattr(far, reduction)(dim=1).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+ABLATIONS = {
+    # Table 7
+    "pixel": {"patch_weight": 0, "pixel_weight": 1, "adversarial_weight": 0, "score": "pixel"},
+    "pixel and adversarial": {"patch_weight": 0, "pixel_weight": 1, "score": "pixel"},
+    "pixel score": {"score": "pixel"},
+    "patch score": {"score": "patch"},
+    # Table 8
+    "cosine": {"patch_loss": "cosine"},
+    "mse": {"patch_loss": "mse"},
+    # not in the paper's tables
+    "no adversarial": {"adversarial_weight": 0},
+    "cosine, no adversarial": {"patch_loss": "cosine", "adversarial_weight": 0},
+    "mse, no adversarial": {"patch_loss": "mse", "adversarial_weight": 0},
+}
+
+
+@pytest.mark.parametrize("settings", ABLATIONS.values(), ids=ABLATIONS)
+def test_every_ablation_trains_its_own_terms_and_scores(settings):
+    method = build(**settings)
+    before = {name: value.clone() for name, value in method.named_parameters()}
+    train(method, discs(4), max_steps=2, device="cpu")
+    moved = {
+        name.split(".")[0]
+        for name, value in method.named_parameters()
+        if not torch.equal(value, before[name])
+    }
+    expected = {"encoder", "decoder"}
+    if settings.get("patch_weight", 1):
+        expected |= {"heads"}
+    if settings.get("adversarial_weight", 1):
+        expected |= {"discriminator"}
+    assert moved == expected
+    score, anomaly_map = method.predict(discs(2))
+    assert score.isfinite().all()
+    if settings.get("score") == "pixel":
+        images = discs(2)
+        error = (images - method.decoder(method.encoder(images)[-1])).abs().mean(1, keepdim=True)
+        torch.testing.assert_close(anomaly_map, error)
+
+
+@pytest.mark.parametrize(("kind", "power"), [("l1", 1), ("mse", 2)])
+def test_the_pixel_loss_is_the_mean_error_of_the_corrupted_images_reconstruction(kind, power):
+    weights = {"patch_weight": 0, "adversarial_weight": 0, "pixel_weight": 3.0}
+    method = build(pixel_loss=kind, noise_sigma=0.0, **weights)
+    images = discs(3)
+    error = (method.decoder(method.encoder(images)[-1]) - images).abs().pow(power).mean()
+    torch.testing.assert_close(method.generator_loss(images), 3 * error)
+
+
+def test_the_losses_add_up_with_their_weights():
+    images = discs(3)
+
+    def loss(patch, pixel, adversarial):
+        method = build(patch_weight=patch, pixel_weight=pixel, adversarial_weight=adversarial)
+        torch.manual_seed(0)
+        return method.generator_loss(images).item()
+
+    parts = 2 * loss(1, 0, 0) + 3 * loss(0, 1, 0) + 4 * (loss(1, 0, 1) - loss(1, 0, 0))
+    assert loss(2, 3, 4) == pytest.approx(parts, rel=1e-4)
 
 
 def test_the_cosine_loss_of_equal_images_is_zero_and_the_contrastive_is_not():
@@ -256,8 +337,15 @@ def test_maps_that_never_vary_stay_finite():
         ("patches", 0),
         ("projection_dim", True),
         ("score", "patch+pixel"),
+        ("pixel_loss", "huber"),
+        ("pixel_weight", -1.0),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(field, value):
     with pytest.raises(InputError, match=f"^{field} must be .*, got "):
         create("patchcl-ae", **{field: value})
+
+
+def test_a_model_without_any_loss_is_refused():
+    with pytest.raises(InputError, match="patch_weight must be above 0 where the other"):
+        create("patchcl-ae", patch_weight=0, adversarial_weight=0)
