@@ -1,7 +1,7 @@
 """The only training loop: a method's stages, on tensors, from seeds that make it repeatable.
 
 All randomness of a step comes from ``(seed, stage, step)``, and the order of the images from
-``(seed, stage, epoch)``. So a run that was stopped goes on bit for bit without any saved generator
+``(seed, stage, epoch)``, for an ensemble from ``(seed, stage, epoch, member)``. So a run that was stopped goes on bit for bit without any saved generator
 state, on the same machine, build and thread count.
 """
 
@@ -141,10 +141,13 @@ def train(
         Interrupted: SIGINT or SIGTERM; the state is saved first.
     """
     place = pick_device(device)
+    devices = [place] if place.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed_for(seed, "begin"))
+        method.begin(unlabeled=unlabeled is not None and len(unlabeled) > 0)
     method.to(place).train()
     folder = StateFolder(state) if state is not None else None
     start = folder.read() if folder is not None and resume else None
-    devices = [place] if place.type == "cuda" else []
     if start is not None:
         start.restore_model(method)
     lines = JsonLines(log, start.lines if start is not None else 0)
@@ -207,6 +210,8 @@ class _Loop:
         self, stage: Stage, number: int, images: Tensor, max_steps: int | None, at: Moment | None
     ) -> None:
         per_epoch = math.ceil(len(images) / stage.batch_size)
+        if stage.drop_last and per_epoch > 1:
+            per_epoch = len(images) // stage.batch_size
         steps = stage.epochs * per_epoch
         if max_steps is not None:
             steps = min(steps, max_steps)
@@ -219,8 +224,8 @@ class _Loop:
         for step in range(first, steps):
             epoch, batch = divmod(step, per_epoch)
             if batch == 0 or step == first:
-                order = self._order(number, epoch, len(images))
-            chosen = order[batch * stage.batch_size : (batch + 1) * stage.batch_size]
+                order = self._order(number, epoch, len(images), stage.orders)
+            chosen = order[..., batch * stage.batch_size : (batch + 1) * stage.batch_size]
             torch.manual_seed(seed_for(self.seed, "step", number, step))
             self._step(stage, running, images[chosen].to(self.device), step)
             done = step + 1
@@ -231,9 +236,14 @@ class _Loop:
                 losses = {name: loss for each in running for name, loss in each.latest.items()}
                 self.progress(Step(stage.name, number, done, steps, losses))
 
-    def _order(self, stage: int, epoch: int, count: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed_for(self.seed, "order", stage, epoch))
-        return torch.randperm(count, generator=generator)
+    def _order(self, stage: int, epoch: int, count: int, orders: int | None = None) -> Tensor:
+        """Numbers of the images, ``(count)`` or ``(orders, count)``."""
+        places = [()] if orders is None else [(member,) for member in range(orders)]
+        drawn = [
+            torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+            for seed in (seed_for(self.seed, "order", stage, epoch, *place) for place in places)
+        ]
+        return drawn[0] if orders is None else torch.stack(drawn)
 
     def _step(self, stage: Stage, running: list[Running], batch: Tensor, step: int) -> None:
         for each in running:

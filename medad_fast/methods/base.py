@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -30,7 +30,8 @@ class Update:
     name: str
     parameters: Callable[[], Iterable[nn.Parameter]]
     loss: Callable[[Tensor], Tensor]
-    """Images ``(B, C, H, W)`` in [-1, 1], or what ``Stage.prepare`` made of them, to a scalar."""
+    """Images ``(B, C, H, W)`` in [-1, 1], or what ``Stage.prepare`` made of them, to a scalar;
+    ``(orders, B, ...)`` where the stage has several orders."""
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
     schedule: Callable[[Optimizer, int], LRScheduler] | None = None
     """Called with the optimiser and the stage's number of steps; stepped after each step."""
@@ -48,6 +49,10 @@ class Stage:
     data: Literal["normal", "normal+unlabeled"] = "normal"
     epochs: int = 100
     batch_size: int = 16
+    orders: int | None = None
+    """For ensembles: how many members see the images, each in a random order of its own."""
+    drop_last: bool = False
+    """Leave out an epoch's last batch if it is short, unless it is the only one."""
     prepare: Callable[[Iterator[Tensor]], Tensor] | None = None
     """Turns the stage's images, in batches, into the rows that its losses get instead of images.
 
@@ -72,8 +77,17 @@ class Method(nn.Module, ABC):
     """An anomaly detector that learns from normal images."""
 
     config: Any
-    uses_unlabeled: ClassVar[bool] = False
-    """Whether a stage asks for ``normal+unlabeled``; else unlabeled images are not loaded."""
+
+    @property
+    def uses_unlabeled(self) -> bool:
+        """Whether a stage asks for ``normal+unlabeled``; else unlabeled images are not loaded."""
+        return False
+
+    def begin(self, *, unlabeled: bool) -> None:
+        """Learn, before the first stage, whether there are unlabeled images.
+
+        A method that needs them may warn and become one that does not, in ``config`` too.
+        """
 
     @abstractmethod
     def stages(self) -> Iterator[Stage]:
