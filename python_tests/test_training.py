@@ -187,6 +187,78 @@ def test_every_image_is_seen_once_an_epoch_and_the_last_batch_may_be_short():
     assert not torch.equal(*order)
 
 
+class Ensemble(Method):
+    """Notes the batches that its members get, told apart by their first pixel."""
+
+    def __init__(self, **stage) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.stage, self.batches, self.began = stage, [], []
+
+    def begin(self, *, unlabeled):
+        self.began.append((unlabeled, torch.rand(1).item()))
+
+    def stages(self) -> Iterator[Stage]:
+        def loss(batch):
+            self.batches.append(batch[..., 0, 0, 0])
+            return self.weight * batch.mean()
+
+        update = Update("a", self.parameters, loss, adam(0.1, (0.9, 0.9), 1e-8))
+        yield Stage("first", (update,), epochs=2, batch_size=4, **self.stage)
+
+    def predict(self, images: torch.Tensor) -> Prediction:
+        return Prediction(images.mean((1, 2, 3)), images)
+
+
+def test_each_member_of_an_ensemble_sees_every_image_once_an_epoch_in_its_own_order():
+    method = Ensemble(orders=3)
+    train(method, IMAGES, device="cpu")
+    assert [tuple(batch.shape) for batch in method.batches] == [(3, 4), (3, 4), (3, 2)] * 2
+    epochs = [torch.cat(method.batches[:3], 1), torch.cat(method.batches[3:], 1)]
+    everything = IMAGES[:, 0, 0, 0].sort().values
+    rows = [row for epoch in epochs for row in epoch]
+    assert all(torch.equal(row.sort().values, everything) for row in rows)
+    assert len({tuple(row.tolist()) for row in rows}) == 6
+
+
+def test_an_order_of_images_does_not_depend_on_how_many_there_are():
+    order = training._Loop._order(_loop(), 1, 0, 10, 3)
+    assert torch.equal(order[:2], training._Loop._order(_loop(), 1, 0, 10, 2))
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_an_ensemble_resumes_bit_for_bit(cut, tmp_path):
+    whole, first, second = Ensemble(orders=2), Ensemble(orders=2), Ensemble(orders=2)
+    train(whole, IMAGES, device="cpu", seed=3)
+    with pytest.raises(Interrupted):
+        train(first, IMAGES, device="cpu", seed=3, state=tmp_path, progress=stop_at(cut))
+    train(second, IMAGES, device="cpu", seed=3, state=tmp_path, resume=True)
+    resumed = first.batches + second.batches
+    assert all(map(torch.equal, whole.batches, resumed))
+    assert len(resumed) == 6
+    assert same(whole, second)
+
+
+def test_a_short_last_batch_can_be_left_out_unless_it_is_the_only_one():
+    method, few = Ensemble(drop_last=True), Ensemble(drop_last=True)
+    train(method, IMAGES, device="cpu")
+    assert [len(batch) for batch in method.batches] == [4, 4] * 2
+    train(few, IMAGES[:3], device="cpu")
+    assert [len(batch) for batch in few.batches] == [3] * 2
+
+
+def test_a_method_is_told_whether_there_are_unlabeled_images_and_may_draw():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    method = Ensemble()
+    for unlabeled in (None, UNLABELED[:0], UNLABELED):
+        train(method, IMAGES, unlabeled, device="cpu", seed=2)
+    assert [told for told, _ in method.began] == [False, False, True]
+    assert len({drawn for _, drawn in method.began}) == 1
+    assert torch.equal(torch.rand(1), expected)
+
+
 def _loop():
     return training._Loop(TwoStages(), 0, torch.device("cpu"), "float32", None, None, None, [])
 
