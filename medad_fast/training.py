@@ -1,8 +1,9 @@
 """The only training loop: a method's stages, on tensors, from seeds that make it repeatable.
 
 All randomness of a step comes from ``(seed, stage, step)``, and the order of the images from
-``(seed, stage, epoch)``, for an ensemble from ``(seed, stage, epoch, member)``. So a run that was stopped goes on bit for bit without any saved generator
-state, on the same machine, build and thread count.
+``(seed, stage, epoch)``, for an ensemble from ``(seed, stage, epoch, member)``. So a run that was
+stopped goes on bit for bit without any saved generator state, on the same machine, build and thread
+count.
 """
 
 from __future__ import annotations
