@@ -199,6 +199,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
     with _damage(folder / "training_outliers.json"):
         outliers = outliers_from_json(json.loads(content["training_outliers.json"]))
     weights = read_tensors(folder / "model.safetensors", digests["model.safetensors"])
+    with _damage(folder / "model.safetensors"):
+        method.make_room(weights)
     _check_weights(folder / "model.safetensors", weights, method.state_dict())
     method.load_state_dict(weights)
     state = read_tensors(folder / "baselines.safetensors", digests["baselines.safetensors"])

@@ -151,6 +151,8 @@ def train(
     start = folder.read() if folder is not None and resume else None
     if start is not None:
         start.restore_model(method)
+    else:
+        method.initialize()
     lines = JsonLines(log, start.lines if start is not None else 0)
     with torch.random.fork_rng(devices=devices), caught_signals() as caught:
         loop = _Loop(method, seed, place, precision, folder, lines, progress, caught)
@@ -213,7 +215,7 @@ class _Loop:
         per_epoch = math.ceil(len(images) / stage.batch_size)
         if stage.drop_last and per_epoch > 1:
             per_epoch = len(images) // stage.batch_size
-        steps = stage.epochs * per_epoch
+        steps = stage.epochs * per_epoch if stage.steps is None else stage.steps
         if max_steps is not None:
             steps = min(steps, max_steps)
         running = [_start(update, steps) for update in stage.updates]

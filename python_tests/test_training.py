@@ -15,7 +15,7 @@ from torch import nn
 from medad_fast import training
 from medad_fast.errors import CheckpointError, DeviceError, InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.optimization import adam, schedule
+from medad_fast.methods.optimization import adam, schedule, sgd
 from medad_fast.training import Interrupted, pick_device, seed_for, train
 from medad_fast.training_state import StateFolder
 from python_tests.methods.small import discs, small
@@ -259,6 +259,38 @@ def test_a_method_is_told_whether_there_are_unlabeled_images_and_may_draw():
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.parametrize(("steps", "seen"), [(2, [4, 4]), (8, [4, 4, 2, 4, 4, 2, 4, 4])])
+def test_a_stage_can_ask_for_steps_instead_of_epochs(steps, seen):
+    class Counted(TwoStages):
+        def stages(self):
+            yield dataclasses.replace(next(super().stages()), steps=steps)
+
+    method = Counted()
+    train(method, IMAGES, device="cpu")
+    assert method.seen == seen
+
+
+class Initialized(TwoStages):
+    def initialize(self):
+        self.called = True
+        nn.init.constant_(self.a.weight, 0.25)
+
+
+def test_a_training_begins_from_initial_weights_and_a_resumed_one_does_not(tmp_path):
+    def run(folder, **options):
+        method = Initialized()
+        train(method, IMAGES, device="cpu", state=tmp_path / folder, seed=7, **options)
+        return method
+
+    whole = run("whole")
+    assert not same(whole, run_two_stages(tmp_path / "without"))
+    with pytest.raises(Interrupted):
+        run("cut", progress=stop_at(2))
+    resumed = run("cut", resume=True)
+    assert same(whole, resumed)
+    assert not hasattr(resumed, "called")
+
+
 def _loop():
     return training._Loop(TwoStages(), 0, torch.device("cpu"), "float32", None, None, None, [])
 
@@ -399,3 +431,16 @@ def test_schedules_fall_as_their_names_say(kind, factors):
         optimizer.step()
         plan.step()
     assert rates[::10] == pytest.approx(factors, abs=1e-3)
+
+
+def test_a_schedule_can_change_at_so_many_places_only():
+    layer = nn.Linear(1, 1)
+    optimizer = sgd(1.0, momentum=0.9, weight_decay=0.0)(layer.parameters())
+    plan = schedule("cosine", levels=4)(optimizer, 40)
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        plan.step()
+    expected = [1, 0.8536, 0.5, 0.1464]
+    assert rates == pytest.approx([rate for rate in expected for _ in range(10)], abs=1e-3)

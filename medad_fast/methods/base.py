@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -53,6 +53,8 @@ class Stage:
     """For ensembles: how many members see the images, each in a random order of its own."""
     drop_last: bool = False
     """Leave out an epoch's last batch if it is short, unless it is the only one."""
+    steps: int | None = None
+    """Batches in all, instead of ``epochs``."""
     prepare: Callable[[Iterator[Tensor]], Tensor] | None = None
     """Turns the stage's images, in batches, into the rows that its losses get instead of images.
 
@@ -89,6 +91,12 @@ class Method(nn.Module, ABC):
         A method that needs them may warn and become one that does not, in ``config`` too.
         """
 
+    def initialize(self) -> None:
+        """Take over what training starts from, such as published weights.
+
+        Called once, before the first stage; not when a run is resumed or loaded.
+        """
+
     @abstractmethod
     def stages(self) -> Iterator[Stage]:
         """The optimisations to run, in order. Yielded lazily: a stage may depend on the last."""
@@ -97,6 +105,13 @@ class Method(nn.Module, ABC):
         """Fit what has a closed form (densities, score normalisers), once, after the last stage.
 
         Both arguments can be iterated more than once and give batches ``(B, C, H, W)``.
+        """
+
+    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
+        """Resize the buffers whose size came from the images, for a state about to be loaded.
+
+        Raises:
+            CheckpointError: a tensor cannot be such a buffer's.
         """
 
     @abstractmethod

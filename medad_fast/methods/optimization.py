@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-__all__ = ["Schedule", "adam", "schedule"]
+__all__ = ["Schedule", "adam", "schedule", "sgd"]
 
 Schedule = Literal["constant", "linear", "cosine", "warmup_cosine", "steps"]
 
@@ -73,14 +73,30 @@ def adam(
     return build
 
 
-def schedule(kind: Schedule) -> Callable[[Optimizer, int], LRScheduler] | None:
+def sgd(
+    learning_rate: float, momentum: float, weight_decay: float
+) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """Stochastic gradient descent with momentum, still to be given its parameters."""
+    return lambda parameters: torch.optim.SGD(
+        parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay
+    )
+
+
+def schedule(
+    kind: Schedule, *, levels: int | None = None
+) -> Callable[[Optimizer, int], LRScheduler] | None:
     """How the learning rate falls over a stage.
 
     ``constant``; ``linear``: constant for the first half, then straight to 0; ``cosine``: to 0;
     ``warmup_cosine``: the same after a rise from 0 over the first 5 %; ``steps``: a tenth after
-    each third.
+    each third. With ``levels``, it changes only at so many equal shares of the stage, as a schedule
+    that is stepped once per epoch does.
     """
     if kind == "constant":
         return None
-    factor = FACTORS[kind]
-    return lambda optimizer, steps: LambdaLR(optimizer, lambda step: factor(step / max(steps, 1)))
+
+    def at(step: int, steps: int) -> float:
+        done = step / max(steps, 1)
+        return FACTORS[kind](done if levels is None else math.floor(done * levels) / levels)
+
+    return lambda optimizer, steps: LambdaLR(optimizer, lambda step: at(step, steps))
