@@ -68,6 +68,8 @@ class Run:
     """Counts of the images that it was fitted on."""
     splits: dict[str, Any] = field(default_factory=dict)
     """Names and salted patient hashes of the cases of each split."""
+    published: dict[str, Any] | None = None
+    """Figures to compare with, where the recipe gives some (:mod:`medad_fast.recipes`)."""
     training_outliers: tuple[Outlier, ...] = ()
     """The 1 % of the training images that score highest, highest first."""
 
@@ -155,6 +157,7 @@ def save(run: Run) -> None:
         "preprocess": run.pipeline.config.to_dict(),
         "seed": run.seed,
         "data": run.data,
+        "published": run.published,
     }
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_tensors(folder / "model.safetensors", run.method.state_dict())
@@ -192,6 +195,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
         method = create(config["method"], **config["config"])
         pipeline = Pipeline(PreprocessConfig.from_dict(config["preprocess"]))
         name, seed, data = str(config["method"]), int(config["seed"]), dict(config["data"])
+        published = config.get("published")
     with _damage(folder / "thresholds.json"):
         thresholds = dict(json.loads(content["thresholds.json"]))
     with _damage(folder / "splits.json"):
@@ -207,7 +211,19 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
     with _damage(folder / "baselines.safetensors"):
         baselines = Baselines.from_state(state)
     method.to(place).eval()
-    return Run(folder, name, method, pipeline, thresholds, baselines, seed, data, splits, outliers)
+    return Run(
+        path=folder,
+        name=name,
+        method=method,
+        pipeline=pipeline,
+        thresholds=thresholds,
+        baselines=baselines,
+        seed=seed,
+        data=data,
+        splits=splits,
+        published=published,
+        training_outliers=outliers,
+    )
 
 
 def _read_manifest(folder: Path) -> dict[str, str]:

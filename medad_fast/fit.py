@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +32,9 @@ from medad_fast.preprocess import (
     load_slices,
     resolve_modality,
 )
+from medad_fast.provenance import file_sizes, splits_of, summary
 from medad_fast.recipes import Recipe, load_recipe
+from medad_fast.recipes.published import for_run
 from medad_fast.thresholds import choose
 from medad_fast.training import Interrupted, Precision, Progress, pick_device, seed_for, train
 
@@ -127,7 +127,7 @@ def fit(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
             model = create(method, **fields)
-        unlabeled = _unlabeled_images(model, study, pipeline)
+        unlabeled = _unlabeled_images(model, study, pipeline, recipe.unlabeled)
         request = _Request(
             method,
             to_fields(settings),
@@ -158,10 +158,11 @@ def fit(
             method=model,
             pipeline=pipeline,
             thresholds={},
-            baselines=Baselines.fit(training.images, _file_sizes(cases, training)),
+            baselines=Baselines.fit(training.images, file_sizes(cases, training)),
             seed=seed,
-            data=_summary(training, validation, unlabeled),
-            splits=_splits(study),
+            data=summary(training, validation, unlabeled),
+            splits=splits_of(study),
+            published=_published(recipe, method, settings, prepared, max_steps),
         )
         scored = run.score(validation.images)
         run.thresholds.update(choose(scored.anomaly_score, maps=scored.anomaly_map))
@@ -191,6 +192,19 @@ def _preprocess_config(settings: Any, fields: dict[str, Any]) -> PreprocessConfi
     return PreprocessConfig.from_dict(fields)
 
 
+def _published(
+    recipe: Recipe, method: str, settings: Any, prepared: PreprocessConfig, max_steps: int | None
+) -> dict[str, Any] | None:
+    """The figures that the recipe gives for this method, and where the run departs from it."""
+    if not recipe.published:
+        return None
+    wanted = {**to_fields(config_class(method)(**recipe.methods.get(method, {})))}
+    wanted |= recipe.preprocess | {"max_steps": recipe.max_steps}
+    made = prepared.to_dict() | to_fields(settings) | {"max_steps": max_steps}
+    changed = [name for name in made if name in wanted and made[name] != wanted[name]]
+    return for_run(recipe.name, method, recipe.published, changed)
+
+
 def _finished(folder: Path, resume: bool, device: torch.device) -> Run:
     if not resume:
         raise InputError(f"{folder} already holds a finished run; choose another folder")
@@ -207,9 +221,23 @@ def _normal_images(study: Study, split: Any, pipeline: Pipeline) -> SliceSet:
     return slices
 
 
-def _unlabeled_images(model: Method, study: Study, pipeline: Pipeline) -> Tensor | None:
+def _unlabeled_images(
+    model: Method, study: Study, pipeline: Pipeline, first: dict[str, int]
+) -> Tensor | None:
     cases = study.select("train", "unlabeled") if model.uses_unlabeled else ()
+    cases = first_of_pools(cases, first)
     return load_slices(cases, pipeline).images if cases else None
+
+
+def first_of_pools(cases: tuple[Case, ...], first: dict[str, int]) -> tuple[Case, ...]:
+    """So many of each pool of a ``data.json`` as ``first`` says; other cases as they are."""
+    if not first or not any("pool" in case.groups for case in cases):
+        return cases
+    return tuple(
+        case
+        for pool, count in first.items()
+        for case in [case for case in cases if case.groups.get("pool") == pool][:count]
+    )
 
 
 def _check_request(state: Path, request: _Request, resume: bool) -> None:
@@ -257,47 +285,8 @@ class _Batches:
             yield batch.to(self.device)
 
 
-def _file_sizes(cases: tuple[Case, ...], slices: SliceSet) -> Tensor:
-    """Bytes of each image's file, NaN where the file holds further images."""
-    of_case = slices.case.tolist()
-    images = Counter(of_case)
-    alone = [images[case] == 1 and len(cases[case].files) == 1 for case in of_case]
-    sizes = [
-        float(cases[case].files[0].stat().st_size) if single else float("nan")
-        for case, single in zip(of_case, alone, strict=True)
-    ]
-    return torch.tensor(sizes, dtype=torch.float64)
-
-
 def _outliers(run: Run, training: SliceSet, cases: tuple[Case, ...]) -> tuple[Outlier, ...]:
     # Batch by batch: the maps of all training images need not fit into memory.
     scores = [run.score(batch).anomaly_score for batch in torch.split(training.images, BATCH)]
     names = [cases[case].name for case in training.case.tolist()]
     return most_anomalous(torch.cat(scores), names, training.index.tolist())
-
-
-def _summary(training: SliceSet, validation: SliceSet, unlabeled: Tensor | None) -> dict[str, Any]:
-    return {
-        "train_images": len(training.images),
-        "train_skipped": training.skipped,
-        "validation_images": len(validation.images),
-        "validation_skipped": validation.skipped,
-        "unlabeled_images": 0 if unlabeled is None else len(unlabeled),
-    }
-
-
-def _splits(study: Study) -> dict[str, Any]:
-    """Cases per split. Patients are hashed with a salt of this run, so that no table undoes it."""
-    salt = secrets.token_hex(16)
-    splits: dict[str, Any] = {"salt": salt}
-    for split in ("train", "validation"):
-        splits[split] = [
-            {"case": case.name, "label": case.label, "patient": _hashed(case.patient, salt)}
-            for case in study.cases
-            if case.split == split
-        ]
-    return splits
-
-
-def _hashed(patient: str, salt: str) -> str:
-    return hashlib.sha256(f"{salt}/{patient}".encode()).hexdigest()[:16]

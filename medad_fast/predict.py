@@ -275,6 +275,7 @@ def _about(
         "format_version": 1,
         "data": {"root": str(study.root.resolve()), "split": split},
         "run": {"path": str(run.path.resolve()), "method": run.name, "seed": run.seed},
+        "published": run.published,
         "preprocess": run.pipeline.config.to_dict(),
         "thresholds": {**run.thresholds, "score": score},
         "counts": {

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import medad_fast
 from medad_fast.errors import BusyError, CheckpointError, DeviceError, InputError
-from medad_fast.fit import fit
+from medad_fast.fit import first_of_pools, fit
 from medad_fast.folder_lock import folder_lock
 from medad_fast.methods import list_methods
 from medad_fast.training import Interrupted
@@ -249,3 +249,56 @@ def test_the_estimate_covers_the_stage_that_runs(data, tmp_path):
     fit(NAME, data, tmp_path, device="cpu", on_estimate=told.append, **{**TINY, "epochs": 5})
     (estimate,) = told
     assert (estimate.step, estimate.steps, estimate.stage_number) == (10, 15, 1)
+
+
+def recipe_file(folder, text):
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_run_keeps_the_figures_of_its_recipe_and_where_it_departs(data, tmp_path):
+    figure = "{method: autoencoder, of: error, source: Table 1, known: printed, auroc: 0.7}"
+    recipe = recipe_file(
+        tmp_path,
+        "preprocess: {min_foreground: 0.1}\nmethods: {autoencoder: {image_size: 32, width: 4, "
+        f"units: 1, epochs: 1}}}}\npublished: [{figure}]",
+    )
+    same = fit(NAME, data, tmp_path / "same", device="cpu", config=recipe).published
+    assert (same["recipe"], same["changed"]) == ("mine", [])
+    assert [each["auroc"] for each in same["figures"]] == [0.7]
+    other = fit(
+        NAME,
+        data,
+        tmp_path / "other",
+        device="cpu",
+        config=recipe,
+        max_steps=1,
+        width=8,
+        preprocess={"min_foreground": 0.2},
+    ).published
+    assert sorted(other["changed"]) == ["max_steps", "min_foreground", "width"]
+    plain = fit(NAME, data, tmp_path / "plain", device="cpu", max_steps=1, **TINY)
+    assert plain.published is None
+    medad_fast.predict(tmp_path / "same", data, tmp_path / "results")
+    assert medad_fast.evaluate(tmp_path / "results", resamples=5)["published"] == same
+
+
+@pytest.mark.parametrize(("pools", "expected"), [({}, 6), ({"normal": 1, "abnormal": 2}, 3)])
+def test_of_unlabeled_pools_the_first_are_taken_that_the_recipe_asks_for(pools, expected, tmp_path):
+    from medad_fast.io import load_study
+
+    names = [f"{place}.png" for place in range(6)]
+    write_pictures(tmp_path / "images", 6, 0)
+    for picture, name in zip(sorted((tmp_path / "images").iterdir()), names, strict=True):
+        picture.rename(tmp_path / "images" / name)
+    unlabeled = {"0": names[:3][::-1], "1": names[3:]}
+    (tmp_path / "data.json").write_text(
+        json.dumps({"train": {"0": [], "unlabeled": unlabeled}, "test": {}})
+    )
+    cases = load_study(tmp_path).select("train", "unlabeled")
+    taken = first_of_pools(cases, pools)
+    assert len(taken) == expected
+    if pools:
+        assert [case.name for case in taken] == ["images/2.png", "images/3.png", "images/4.png"]
+    assert first_of_pools(cases[:0], pools) == ()

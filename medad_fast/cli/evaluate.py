@@ -40,11 +40,15 @@ def evaluate(
         Leave patients' images out of the report.
     """
     from medad_fast.evaluate import evaluate as judge
-    from medad_fast.report import metrics_table, write_report
+    from medad_fast.report import metrics_table, published_rows, write_report
 
     metrics = judge(results, data=data, resamples=resamples, seed=seed)
     report = write_report(results, data=data, images=not no_images)
     show(metrics_table(metrics))
+    for entry in published_rows(metrics):
+        say(f"Published: {entry['of']}: {entry['source']}")
+    if metrics["published"] and metrics["published"]["changed"]:
+        say(f"This run departs from the recipe in: {', '.join(metrics['published']['changed'])}")
     say(f"Metrics: {results / 'metrics.json'}")
     say(f"Report: {report}")
     return 0

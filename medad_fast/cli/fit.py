@@ -26,9 +26,9 @@ SHOWN = 50  # training images that are printed; the run's file has all
 OWN_FLAGS: tuple[tuple[str, Any, Any, str], ...] = (
     (
         "method",
-        str,
-        inspect.Parameter.empty,
-        "What to fit; with --help, its fields too.",
+        str | None,
+        None,
+        "What to fit; with --help, its fields too. A recipe of one method needs no name.",
     ),
     (
         "data",
@@ -42,7 +42,7 @@ OWN_FLAGS: tuple[tuple[str, Any, Any, str], ...] = (
     ("device", str, "auto", "auto, cpu, cuda or cuda:NUMBER."),
     ("precision", Literal["float32", "bfloat16"], "float32", "bfloat16 trains under autocast."),
     ("resume", bool, False, "Go on with the unfinished run in --out."),
-    ("config", str | None, None, "Recipe: a YAML file, or the name of a packaged one (demo)."),
+    ("config", str | None, None, "Recipe: a YAML file, or the name of a packaged one."),
 )
 
 
@@ -55,7 +55,7 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
     parameters = [
         _flag(name, kind, default, text, "Parameters") for name, kind, default, text in OWN_FLAGS
     ]
-    method = _named_method(tokens) if tokens[:1] == ["fit"] else None
+    method = _method_for(tokens) if tokens[:1] == ["fit"] else None
     if method is not None:
         parameters += _fields(method)
 
@@ -73,11 +73,14 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
     return fit
 
 
-def _fit(*, method: str, data: Path, out: Path, **given: Any) -> int:
+def _fit(
+    *, data: Path, out: Path, method: str | None = None, config: str | None = None, **given: Any
+) -> int:
     from medad_fast.fit import fit
 
+    method = method or _only_method(config)
     with training_bar(method) as progress:
-        run = fit(method, data, out, progress=progress, on_estimate=_tell, **given)
+        run = fit(method, data, out, config=config, progress=progress, on_estimate=_tell, **given)
     counts = run.data
     say(
         f"Fitted {method} on {counts['train_images']} normal images "
@@ -137,14 +140,36 @@ def _patients(splits: dict[str, Any], split: str) -> int:
     return len({case["patient"] for case in splits.get(split, []) if case["label"] == "normal"})
 
 
-def _named_method(tokens: Sequence[str]) -> str | None:
+def _method_for(tokens: Sequence[str]) -> str | None:
+    """The method that is named, or else the only one of the recipe that is named."""
+    name, recipe = _value(tokens, "--method"), _value(tokens, "--config")
+    if name is not None:
+        return _known(name)
+    if recipe is None:
+        return None
+    try:
+        return _only_method(recipe)
+    except InputError:
+        return None  # said when the verb runs, after what is wrong with the flags
+
+
+def _value(tokens: Sequence[str], wanted: str) -> str | None:
     for place, token in enumerate(tokens):
         flag, equals, value = token.partition("=")
-        if flag != "--method":
-            continue
-        name = value if equals else "".join(tokens[place + 1 : place + 2])
-        return _known(name) if name and not name.startswith("-") else None
+        if flag == wanted:
+            text = value if equals else "".join(tokens[place + 1 : place + 2])
+            return text if text and not text.startswith("-") else None
     return None
+
+
+def _only_method(recipe: str | None) -> str:
+    from medad_fast.recipes import load_recipe
+
+    if recipe is None:
+        raise InputError(
+            "--method, or a --config with one method, is needed (see medad fit --help)"
+        )
+    return load_recipe(recipe).only_method()
 
 
 def _known(name: str) -> str:

@@ -64,6 +64,7 @@ def evaluate(
         "pixel": resampler.pixels(slices),
         "patient": resampler.scores("patient", images.by_patient()),
         "baselines": _baselines(columns, labelled, images, resampler),
+        "published": about.get("published"),
         "counts": _counts(rows, slices.pixels, about),
         "threshold": _at_thresholds(about["thresholds"], images, slices),
         "maps": _maps(about["thresholds"], slices),

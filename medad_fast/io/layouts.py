@@ -148,7 +148,7 @@ def read_data_json(path: Path) -> Iterator[Entry]:
     """The public layout of DDAD-ASR and MedIAnomaly: lists of file names in ``images/``.
 
     ``train.0`` and ``test.0`` are normal, ``test.1`` abnormal, ``train.unlabeled.0`` and ``.1``
-    the unlabeled pool, whose truth is not used.
+    the two unlabeled pools, whose truth no method is told: it is the group ``pool`` of a case.
 
     Raises:
         InputError: another structure, or a file that does not exist.
@@ -162,6 +162,7 @@ def read_data_json(path: Path) -> Iterator[Entry]:
         for split, keys in (("train", {"0", "unlabeled"}), ("test", {"0", "1"}))
     )
     pool = _mapping(path, train.get("unlabeled", {}), "train.unlabeled", {"0", "1"})
+    pools = {"train.unlabeled.0": {"pool": "normal"}, "train.unlabeled.1": {"pool": "abnormal"}}
     lists: tuple[tuple[str, object, Label, Split], ...] = (
         ("train.0", train.get("0", []), "normal", "train"),
         ("train.unlabeled.0", pool.get("0", []), "unlabeled", "train"),
@@ -178,7 +179,7 @@ def read_data_json(path: Path) -> Iterator[Entry]:
             file = _inside(path.parent / "images", name, f"{path}: {where}")
             if not file.is_file():
                 raise InputError(f"{path}: {where} names {file}, which does not exist")
-            yield Entry((file,), label, split)
+            yield Entry((file,), label, split, groups=pools.get(where, {}))
 
 
 def _mapping(path: Path, value: object, where: str, keys: set[str]) -> dict[str, object]:

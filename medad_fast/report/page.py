@@ -13,7 +13,7 @@ from medad_fast.report.charts import curves, histogram
 from medad_fast.report.choose import select
 from medad_fast.report.pictures import Picture, colour_bar, draw
 from medad_fast.report.results import Results, read_results, read_slices
-from medad_fast.report.table import LEVELS, figure_text, titled
+from medad_fast.report.table import LEVELS, figure_text, published_rows, titled
 from medad_fast.scores import ScoreRow
 
 __all__ = ["write_demo_report", "write_report"]
@@ -49,6 +49,7 @@ def write_report(dir: str | Path, *, data: str | Path | None = None, images: boo
         summary=_summary(results),
         levels=_levels(results.metrics),
         baselines=_baselines(results.metrics),
+        published=published_rows(results.metrics),
         curves=curves(results.rows, seed=results.metrics["bootstrap"]["seed"]),
         histogram=histogram(results.rows, width=width, height=height),
         gallery=_gallery(results) if images else None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["comparison_table", "figure_text", "metrics_table", "titled"]
+__all__ = ["comparison_table", "figure_text", "metrics_table", "published_rows", "titled"]
 
 LEVELS = {"image": "Image", "patient": "Patient", "pixel": "Pixel"}
 TITLES = {"auroc": "AUROC", "average_precision": "AP", "aupro": "AUPRO"}
@@ -67,10 +67,48 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         if figures["auroc"]["value"] is not None:
             cells = (_cell(figures, metric) for metric in TITLES)
             table.add_row(f"  {titled(name)}", *cells, style="dim")
+    rows = published_rows(metrics)
+    if rows:
+        table.add_row(f"[dim]Published, recipe {metrics['published']['recipe']}")
+    for entry in rows:
+        table.add_row(
+            f"  {entry['of']}", entry["auroc"], entry["average_precision"], "", style="dim"
+        )
     if reasons:
         table.caption = "- undefined: " + "; ".join(sorted(reasons))
         table.caption_justify = "left"
     return table
+
+
+def published_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What a recipe gives to compare with, each a table of texts, empty where there is nothing.
+
+    Args:
+        metrics: what :func:`medad_fast.evaluate` returned.
+
+    Returns:
+        For each figure ``of``, ``auroc``, ``average_precision`` and ``source``.
+    """
+    published = metrics.get("published")
+    if not published:
+        return []
+
+    def number(figure: Mapping[str, Any], name: str) -> str:
+        if figure[name] is None:
+            return ""
+        margin = figure["plus_minus"] if name == "auroc" else None
+        return f"{figure[name]:.3f}" + ("" if margin is None else f" +- {margin:.3f}")
+
+    return [
+        {
+            "of": figure["of"],
+            "auroc": number(figure, "auroc"),
+            "average_precision": number(figure, "average_precision"),
+            "source": f"{figure['source']} ({figure['known']}"
+            + (f"; {figure['note']})" if figure["note"] else ")"),
+        }
+        for figure in published["figures"]
+    ]
 
 
 def comparison_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -296,3 +296,23 @@ def test_fit_tells_time_and_memory_and_the_least_normal_training_images(
     assert len(kept) >= 1
     assert all(each["path"] in told for each in kept)
     assert str(chain) not in told.split("Run: ")[0]
+
+
+def test_a_recipe_of_one_method_needs_no_name_and_shows_what_to_compare_with(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    figure = "{method: autoencoder, of: its error, source: Table 1, known: printed, auroc: 0.7}"
+    fields = "{image_size: 32, width: 4, units: 1, epochs: 1}"
+    recipe.write_text(f"methods: {{autoencoder: {fields}}}\npublished: [{figure}]\n")
+    data, run, results = str(chain / "data"), str(tmp_path / "run"), str(tmp_path / "res")
+    line = ["fit", "--config", str(recipe), "--data", data, "--out", run, "--batch-size=8"]
+    assert said(capsys, line)[0] == 0
+    assert said(capsys, ["predict", "--run", run, "--data", data, "--out", results])[0] == 0
+    code, out, _ = said(capsys, ["evaluate", results, "--resamples", "5"])
+    assert code == 0
+    assert "Published, recipe mine" in out
+    assert "Published: its error: Table 1 (printed)" in out
+    assert "departs from the recipe in: batch_size" in out
+    code, _, err = said(capsys, ["fit", "--data", data, "--out", run])
+    assert (code, "--method" in err) == (2, True)

@@ -111,7 +111,7 @@ def test_metrics_json_has_the_promised_keys_and_is_strict(predictions: Predictio
     assert json.loads(text, parse_constant=refuse) == metrics
     assert set(metrics) == {
         *("image", "pixel", "patient", "baselines", "counts", "threshold", "maps", "oracle"),
-        "bootstrap",
+        *("bootstrap", "published"),
     }
     assert set(metrics["image"]) == set(metrics["patient"]) == {"auroc", "average_precision"}
     assert set(metrics["pixel"]) == {"auroc", "average_precision", "aupro"}

@@ -17,7 +17,13 @@ import pytest
 from PIL import Image
 
 from medad_fast.errors import InputError
-from medad_fast.report import write_demo_report, write_report
+from medad_fast.evaluate import evaluate
+from medad_fast.report import (
+    metrics_table,
+    published_rows,
+    write_demo_report,
+    write_report,
+)
 from medad_fast.report.choose import select
 from medad_fast.report.pictures import _outline
 from medad_fast.report.results import read_results
@@ -222,3 +228,38 @@ def test_a_browser_shows_every_picture_and_asks_for_nothing(results: Path, tmp_p
 def test_a_browser_has_nothing_to_complain_about(results: Path, tmp_path: Path) -> None:
     _, log = browse(results / "report.html", tmp_path / "profile")
     assert "CONSOLE" not in log
+
+
+def test_published_figures_stand_beside_the_own_ones(tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "r", data=tmp_path / "d")
+    plain = write_report(folder, images=False).read_text(encoding="utf-8")
+    assert "Published" not in plain
+    about = json.loads((folder / "predict.json").read_text())
+    figure = {
+        "method": "autoencoder",
+        "of": "error of <one> net",
+        "source": "Table 1",
+        "known": "second hand",
+        "auroc": 0.669,
+        "average_precision": None,
+        "plus_minus": 0.005,
+        "note": "",
+    }
+    about["published"] = {"recipe": "mine", "changed": ["epochs"], "figures": [figure]}
+    (folder / "predict.json").write_text(json.dumps(about))
+    metrics = evaluate(folder, resamples=5)
+    text = write_report(folder, images=False).read_text(encoding="utf-8")
+    for words in ("recipe mine", "error of &lt;one&gt; net", "0.669 +- 0.005", "departs", "epochs"):
+        assert words in text
+    assert published_rows(metrics) == [
+        {
+            "of": "error of <one> net",
+            "auroc": "0.669 +- 0.005",
+            "average_precision": "",
+            "source": "Table 1 (second hand)",
+        }
+    ]
+    assert (
+        metrics_table(metrics).row_count
+        == metrics_table({**metrics, "published": None}).row_count + 2
+    )
