@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["Method", "MethodConfig", "Prediction", "Stage", "Update"]
+__all__ = ["Method", "MethodConfig", "Prediction", "Stage", "Update", "evaluating"]
 
 
 class Prediction(NamedTuple):
@@ -117,3 +118,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def predict(self, images: Tensor) -> Prediction:
         """Score images ``(B, C, H, W)`` in [-1, 1]; no gradient, randomness or batch effects."""
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """``module`` in evaluation mode, and back: its batch norms use what they have learned."""
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)

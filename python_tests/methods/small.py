@@ -12,6 +12,7 @@ from medad_fast.methods.base import Method
 
 SMALL: dict[str, dict[str, Any]] = {
     "patchcl-ae": {"width": 4, "units": 1, "projection_dim": 8, "patches": 32, "batch_size": 4},
+    "cradl": {"width": 4, "latent_dim": 64, "batch_size": 8},
     "autoencoder": {"width": 4, "units": 1, "batch_size": 4},
 }
 

@@ -10,6 +10,8 @@ from torch import nn
 
 from medad_fast.nets.autoencoder import BlurPool, Decoder, Encoder
 from medad_fast.nets.discriminator import Discriminator, discriminator_stages
+from medad_fast.nets.flow import CLAMP, Flow
+from medad_fast.nets.strided import StridedDecoder, StridedEncoder, strided_sides
 
 
 def parameters(module):
@@ -95,3 +97,72 @@ def test_switches_change_no_parameter(residual, downsample):
     assert parameters(Encoder(3, residual=residual, downsample=downsample)) == parameters(
         Encoder(3)
     )
+
+
+def test_the_strided_encoder_has_the_published_layers():
+    encoder = StridedEncoder(128, 1, 16, 512)
+    widths = [1, 16, 32, 64, 128, 256]
+    expected = sum(convolution(4, *pair) for pair in itertools.pairwise(widths))
+    expected += convolution(4, 256, 512) + 2 * sum(widths[1:])
+    assert parameters(encoder) == expected == 2_795_728
+    assert parameters(StridedEncoder(128, 1, 16, 20)) == 780_004
+    shapes, features = [], torch.zeros(1, 1, 128, 128)
+    with torch.no_grad():
+        for layer in encoder.layers:
+            features = layer(features)
+            if isinstance(layer, nn.Conv2d):
+                shapes.append(tuple(features.shape[1:3]))
+    assert shapes == [(16, 64), (32, 32), (64, 16), (128, 8), (256, 4), (512, 1)]
+
+
+@pytest.mark.parametrize("size", [32, 48, 144, 208, 496])
+def test_every_size_ends_in_one_vector_and_comes_back(size):
+    sides = strided_sides(size)
+    assert 4 <= sides[-1] <= 7
+    images = torch.zeros(1, 3, size, size)
+    encoder, decoder = StridedEncoder(size, 3, 1, 5), StridedDecoder(size, 3, 1, 5)
+    with torch.no_grad():
+        latent = encoder.eval()(images)
+        assert latent.shape == (1, 5)
+        assert decoder.eval()(latent).shape == images.shape
+
+
+@pytest.mark.parametrize("features", [2, 5])
+def test_the_flows_log_determinant_is_that_of_its_jacobian(features):
+    flow = Flow(features, 3, 7).double()
+    rows = torch.randn(4, features, dtype=torch.float64)
+    normal, log_determinant = flow(rows)
+    for row, found in zip(rows, log_determinant, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda r: flow(r[None])[0][0], row)
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, found)
+    base = torch.distributions.Normal(0.0, 1.0).log_prob(normal).sum(1)
+    torch.testing.assert_close(flow.log_density(rows), base + log_determinant)
+    assert torch.autograd.gradcheck(flow.log_density, (rows.requires_grad_(),))
+
+
+def test_the_flows_density_sums_to_one():
+    torch.manual_seed(0)
+    flow = Flow(2, 2, 8)
+    line = torch.linspace(-12, 12, 601)
+    rows = torch.cartesian_prod(line, line)
+    with torch.no_grad():
+        total = flow.log_density(rows).exp().sum() * (line[1] - line[0]) ** 2
+    assert total.item() == pytest.approx(1, abs=1e-3)
+
+
+def test_the_flow_has_the_published_size_and_the_same_permutations_from_any_seed():
+    flow = Flow(512, 8, 512)
+    assert parameters(flow) == 16 * (256 * 512 + 512 + 512 * 512 + 512) == 6_307_840
+    other = Flow(512, 8, 512)
+    assert torch.equal(flow.permutations, other.permutations)
+    assert len({tuple(order.tolist()) for order in flow.permutations}) == 8
+    assert not torch.equal(flow.blocks[0].of_first[0].weight, other.blocks[0].of_first[0].weight)
+
+
+def test_scales_of_the_flow_are_bounded():
+    block = Flow(4, 1, 4).blocks[0]
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.fill_(1e6)
+        _, log_scale = block(torch.ones(1, 4))
+    assert 3.99 * CLAMP < log_scale.item() <= 4 * CLAMP

@@ -1,0 +1,306 @@
+"""CRADL: density of normal images in the representation of a contrastively trained encoder.
+
+Source: Lueth, Zimmerer, Koehler, Jaeger, Isensee, Petersen, Maier-Hein, "CRADL: Contrastive
+Representations for Unsupervised Anomaly Detection and Localization", arXiv 2301.02126 (2023). Its
+own repository is gone; "the code" below is what the same group's MIC-DKFZ/cOOpD holds of it in its
+first commits, and values are that code's defaults. The paper's tables could not be read, so which
+of them it reports is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medad_fast.errors import InputError
+from medad_fast.methods.base import Method, Prediction, Stage, Update, evaluating
+from medad_fast.methods.config import check_common, require
+from medad_fast.methods.mixture import GaussianMixture, choose_mixture
+from medad_fast.methods.optimization import Schedule, adam, schedule
+from medad_fast.methods.scoring import foreground, score_images, smooth
+from medad_fast.methods.views import cover_squares, random_view
+from medad_fast.nets.flow import Flow
+from medad_fast.nets.strided import StridedDecoder, StridedEncoder
+from medad_fast.ops import nt_xent_loss, smooth_saliency
+
+__all__ = ["CRADL", "CRADLConfig"]
+
+SPREAD_FLOOR = 1e-5  # added to each feature's standard deviation, the code's
+
+
+@dataclass(frozen=True)
+class CRADLConfig:
+    """Settings of :class:`CRADL`; where nothing else is said, a default is the code's."""
+
+    image_size: int = 128  # a multiple of 16 from 32 to 512; the code: powers of two
+    channels: int = 1  # 1 grey, 3 colour
+    width: int = 16  # channels after the first layer
+    latent_dim: int = 20  # the command's default; the class has 512
+    # "reconstruction" trains the same encoder as an autoencoder: the abstract's comparison.
+    pretext: Literal["contrastive", "reconstruction"] = "contrastive"
+    temperature: float = 0.5
+    mirror: bool = True  # left and right: one axis in the code, which depends on its files
+    rotation: float = 0.1  # largest angle in radians
+    scale: tuple[float, float] = (0.9, 1.2)  # of the section that is shown
+    shift: float = 0.0  # as a share of the side; the code's crops move by less than a pixel
+    brightness: tuple[float, float] = (0.95, 1.1)
+    # Largest standard deviation: 0.05 of a range of 3, which the code calls a variance.
+    noise_sigma: float = 0.033
+    squares: int = 3  # most per view; see compat
+    square_side: float = 0.5  # largest, as a share of the image's side
+    density: Literal["gmm", "flow"] = "gmm"  # the code fits four mixtures and the flow
+    # Departs with several numbers: of mixtures with so many components that is taken which gives
+    # held-out normal images the highest likelihood; the code reports each.
+    components: tuple[int, ...] = (1, 2, 4, 8)
+    covariance_floor: float = 1e-5  # added to the variances of each component
+    shrinkage: float = 0.0  # Departs when above 0: towards equal variances, for few images
+    flow_blocks: int = 8
+    flow_width: int = 512  # of the couplings' networks
+    flow_noise: float = 1e-3  # added to standardised features in training
+    flow_learning_rate: float = 0.002  # 1e-3 * batch / 256
+    flow_weight_decay: float = 1e-4
+    flow_epochs: int = 60
+    flow_batch_size: int = 512
+    # The code's quirks: squares drawn twice, up to 2 each time (3 is cut off in rounding);
+    # responsibilities squared in covariances; half the prior's weight in the flow's training loss;
+    # the density is that of standardised features, a constant apart.
+    compat: bool = False
+    # "likelihood" is the method's score; the others take one number from the map.
+    image_score: Literal["likelihood", "max", "mean", "topk", "quantile"] = "likelihood"
+    top_k: int = 100  # pixels, for image_score "topk"
+    quantile: float = 0.99  # of the map, for image_score "quantile"
+    saliency: Literal["smooth", "raw"] = "smooth"  # the code evaluates both
+    map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
+    mask_background: bool = True  # black pixels of the image score 0 before the map is smoothed
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8  # Adam's own
+    weight_decay: float = 1e-6  # not on biases and norms
+    schedule: Schedule = "warmup_cosine"  # 5 of 100 epochs rising from 0
+    epochs: int = 100
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        require(self.latent_dim >= 2, self, "latent_dim", "at least 2")
+        for field in ("flow_blocks", "flow_width", "flow_epochs", "flow_batch_size"):
+            require(getattr(self, field) >= 1, self, field, "at least 1")
+        for field in ("temperature", "covariance_floor", "flow_learning_rate"):
+            require(getattr(self, field) > 0, self, field, "above 0")
+        for field in (
+            "rotation",
+            "noise_sigma",
+            "squares",
+            "flow_noise",
+            "flow_weight_decay",
+            "weight_decay",
+        ):
+            require(getattr(self, field) >= 0, self, field, "0 or more")
+        for field in ("shift", "square_side", "shrinkage"):
+            require(0 <= getattr(self, field) <= 1, self, field, "from 0 to 1")
+        require(
+            0 < self.scale[0] <= 1 <= self.scale[1], self, "scale", "two values around 1, above 0"
+        )
+        require(
+            0 < self.brightness[0] <= self.brightness[1],
+            self,
+            "brightness",
+            "two rising values above 0",
+        )
+        require(
+            len(self.components) > 0 and all(1 <= k <= 8 for k in self.components),
+            self,
+            "components",
+            "a list of values from 1 to 8",
+        )
+
+
+class CRADL(Method):
+    """Scores an image by ``-log p`` of its representation, a pixel by that score's gradient.
+
+    The projection head serves the contrastive loss only. Departs: the code keeps the weights with
+    the lowest loss on validation images, this keeps the last.
+    """
+
+    config: CRADLConfig
+    latent_mean: Tensor
+    latent_spread: Tensor
+
+    def __init__(self, config: CRADLConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or CRADLConfig()
+        size = (c.image_size, c.channels, c.width, c.latent_dim)
+        self.encoder = StridedEncoder(*size)
+        self.head: nn.Module | None = None
+        self.decoder: nn.Module | None = None
+        if c.pretext == "contrastive":
+            self.head = nn.Sequential(
+                nn.Linear(c.latent_dim, c.latent_dim),
+                nn.ReLU(),
+                nn.Linear(c.latent_dim, c.latent_dim // 2),
+            )
+        else:
+            self.decoder = StridedDecoder(*size)
+        self.register_buffer("latent_mean", torch.zeros(c.latent_dim, dtype=torch.float64))
+        self.register_buffer("latent_spread", torch.ones(c.latent_dim, dtype=torch.float64))
+        self.mixture = GaussianMixture(c.latent_dim, max(c.components))
+        self.flow = Flow(c.latent_dim, c.flow_blocks, c.flow_width) if c.density == "flow" else None
+
+    def stages(self) -> Iterator[Stage]:
+        """The pretext; then, where one is asked for, the flow on its standardised latents."""
+        c = self.config
+        name, loss = "contrast", self.contrastive_loss
+        if c.pretext == "reconstruction":
+            name, loss = "reconstruct", self.reconstruction_loss
+        pretext = Update(
+            name,
+            self._pretext_parameters,
+            loss,
+            adam(c.learning_rate, c.betas, c.eps, weight_decay=c.weight_decay, decay_vectors=False),
+            schedule(c.schedule),
+        )
+        # An image that is left over alone would have nothing to be told from.
+        yield Stage(name, (pretext,), epochs=c.epochs, batch_size=c.batch_size, drop_last=True)
+        if self.flow is None:
+            return
+        optimizer = adam(
+            c.flow_learning_rate, (0.9, 0.999), 1e-8, weight_decay=c.flow_weight_decay, clip=5.0
+        )
+        update = Update("flow", self.flow.parameters, self.flow_loss, optimizer, schedule("steps"))
+        yield Stage(
+            "flow",
+            (update,),
+            epochs=c.flow_epochs,
+            batch_size=c.flow_batch_size,
+            prepare=self._standardised_latents,
+        )
+
+    def contrastive_loss(self, images: Tensor) -> Tensor:
+        """NT-Xent of two random views; each is a batch of its own to the norms, as in the code."""
+        assert self.head is not None
+        first, second = (self._view(images) for _ in range(2))
+        return nt_xent_loss(
+            self.head(self.encoder(first)),
+            self.head(self.encoder(second)),
+            temperature=self.config.temperature,
+        )
+
+    def reconstruction_loss(self, images: Tensor) -> Tensor:
+        """Mean squared error of a view's reconstruction; the views have no squares."""
+        assert self.decoder is not None
+        view = self._view(images, squares=False)
+        return F.mse_loss(self.decoder(self.encoder(view)), view)
+
+    def flow_loss(self, latents: Tensor) -> Tensor:
+        """Negative log-likelihood of standardised latents ``(B, latent_dim)`` with noise."""
+        assert self.flow is not None
+        noisy = latents + self.config.flow_noise * torch.randn_like(latents)
+        normal, log_determinant = self.flow(noisy)
+        prior = 0.25 if self.config.compat else 0.5
+        loss: Tensor = (prior * normal.square().sum(1) - log_determinant).mean()
+        return loss
+
+    def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
+        """Fit the mixtures; with a flow there is nothing left to do."""
+        c = self.config
+        if self.flow is not None:
+            return
+        rows = self._standardised_latents(train_normal).double()
+        held_out = [self._standardise(part) for part in self._latents(validation_normal)]
+        mixture = choose_mixture(
+            rows,
+            torch.cat([rows[:0], *held_out]),
+            c.components,
+            floor=c.covariance_floor,
+            shrinkage=c.shrinkage,
+            squared=c.compat,
+        )
+        self.mixture.store(mixture)
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Score and its gradient in one forward and backward pass, in float32, weights frozen."""
+        c = self.config
+        self._check_size(images)
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(images.device.type, enabled=False),
+            evaluating(self.encoder),
+        ):
+            given = images.detach().float().clone().requires_grad_()
+            scores = self._negative_log_likelihood(self.encoder(given))
+            (gradient,) = torch.autograd.grad(scores.sum(), given)
+        scores = scores.detach().float()
+        with torch.no_grad():
+            body = foreground(images) if c.mask_background else torch.ones_like(images[:, :1])
+            body = body.to(gradient.dtype).expand_as(gradient)
+            if c.saliency == "smooth":
+                maps = smooth_saliency(gradient, body)
+            else:
+                maps = (gradient.abs() * body).amax(1, keepdim=True)
+            maps = smooth(maps, c.map_smoothing)
+            if c.image_score != "likelihood":
+                scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
+        return Prediction(scores, maps)
+
+    def _negative_log_likelihood(self, latents: Tensor) -> Tensor:
+        """``(B)``; the density is one of latents, so it counts how they were standardised."""
+        standardised = self._standardise(latents)
+        if self.flow is None:
+            density = self.mixture.log_density(standardised)
+        else:
+            density = self.flow.log_density(standardised.to(latents.dtype))
+        return -density if self.config.compat else self.latent_spread.log().sum() - density
+
+    def _standardise(self, latents: Tensor) -> Tensor:
+        return (latents.double() - self.latent_mean) / self.latent_spread
+
+    @torch.no_grad()
+    def _standardised_latents(self, batches: Iterable[Tensor]) -> Tensor:
+        """Learn mean and spread of normal latents; give them standardised, float32 ``(N, d)``."""
+        latents = torch.cat(list(self._latents(batches))).double()
+        self.latent_mean.copy_(latents.mean(0))
+        self.latent_spread.copy_(latents.std(0, correction=min(1, len(latents) - 1)) + SPREAD_FLOOR)
+        return self._standardise(latents).float()
+
+    @torch.no_grad()
+    def _latents(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        for images in batches:
+            with evaluating(self.encoder):
+                latents = self.encoder(images.float())
+            yield latents
+
+    def _view(self, images: Tensor, squares: bool = True) -> Tensor:
+        c = self.config
+        view = random_view(
+            images,
+            mirror=c.mirror,
+            rotation=c.rotation,
+            scale=c.scale,
+            shift=c.shift,
+            brightness=c.brightness,
+            noise_sigma=c.noise_sigma,
+        )
+        if not squares:
+            return view
+        if not c.compat:
+            return cover_squares(view, c.squares, c.square_side)
+        for _ in range(2):
+            view = cover_squares(view, max(c.squares - 1, 0), c.square_side)
+        return view
+
+    def _pretext_parameters(self) -> list[nn.Parameter]:
+        parts = [self.encoder, self.head, self.decoder]
+        return [parameter for part in parts if part for parameter in part.parameters()]
+
+    def _check_size(self, images: Tensor) -> None:
+        wanted = (self.config.channels, self.config.image_size, self.config.image_size)
+        if tuple(images.shape[1:]) != wanted:
+            raise InputError(
+                f"images: (B, {', '.join(map(str, wanted))}) expected, got {tuple(images.shape)}"
+            )

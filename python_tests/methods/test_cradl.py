@@ -1,0 +1,394 @@
+"""The laws of CRADL."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from medad_fast.errors import InputError
+from medad_fast.methods import create
+from medad_fast.methods.scoring import foreground, score_images
+from medad_fast.ops import smooth_saliency
+from medad_fast.training import Interrupted, train
+from python_tests.methods.small import discs, small
+
+FLOW = {"density": "flow", "flow_width": 16, "flow_blocks": 2, "flow_epochs": 6}
+
+
+def build(**overrides):
+    return small("cradl", **{"latent_dim": 6, **overrides})
+
+
+def fitted(**overrides):
+    """A method whose encoder is as drawn, but with norms and densities of images."""
+    images = discs(24, seed=1)
+    method = build(**overrides)
+    with torch.no_grad():
+        method.encoder.train()(images)
+    method.eval()
+    if method.flow is not None:
+        *_, stage = method.stages()
+        stage.prepare(iter(images.split(7)))
+    method.finish(list(images.split(7)), [discs(8, seed=2)])
+    return method
+
+
+def literal_nt_xent(first, second, temperature):
+    """SimCLR's equation 1, pair by pair."""
+    rows = [row / row.norm() for row in torch.cat([first, second]).double()]
+    half, losses = len(first), []
+    for i, row in enumerate(rows):
+        similar = [math.exp(row @ other / temperature) for other in rows]
+        partner = similar[(i + half) % len(rows)]
+        losses.append(-math.log(partner / (sum(similar) - similar[i])))
+    return sum(losses) / len(losses)
+
+
+def test_the_contrastive_loss_is_simclrs_equation_on_two_views(monkeypatch):
+    method = build(temperature=0.3)
+    views, original = [], type(method)._view
+    monkeypatch.setattr(
+        type(method), "_view", lambda *args: views.append(original(*args)) or views[-1]
+    )
+    with torch.no_grad():
+        loss = method.contrastive_loss(discs(5))
+        assert len(views) == 2
+        assert not torch.equal(*views)
+        projected = [method.head(method.encoder(view)) for view in views]
+    assert loss.item() == pytest.approx(literal_nt_xent(*projected, 0.3), rel=1e-5)
+
+
+def test_views_are_drawn_as_the_configuration_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "medad_fast.methods.cradl.random_view",
+        lambda images, **options: asked.append(options) or images,
+    )
+    monkeypatch.setattr(
+        "medad_fast.methods.cradl.cover_squares",
+        lambda images, most, largest: asked.append((most, largest)) or images,
+    )
+    changed = {
+        "mirror": False,
+        "rotation": 0.2,
+        "scale": (0.5, 2.0),
+        "shift": 0.1,
+        "brightness": (0.8, 1.2),
+        "noise_sigma": 0.07,
+    }
+    images = discs(2)
+    build(**changed, squares=4, square_side=0.3)._view(images)
+    assert asked == [changed, (4, 0.3)]
+    asked.clear()
+    build(compat=True)._view(images)
+    assert asked[1:] == [(2, 0.5), (2, 0.5)]
+    asked.clear()
+    build(pretext="reconstruction").reconstruction_loss(images)
+    assert len(asked) == 1
+
+
+def test_the_gradient_reaches_encoder_and_head_and_each_pretext_has_its_own_parts():
+    for pretext, stage_name, part in (
+        ("contrastive", "contrast", "head"),
+        ("reconstruction", "reconstruct", "decoder"),
+    ):
+        method = build(pretext=pretext)
+        (stage,) = method.stages()
+        (update,) = stage.updates
+        assert stage.name == stage_name
+        assert (method.head is None) == (part != "head")
+        assert (method.decoder is None) == (part != "decoder")
+        update.loss(discs(4)).backward()
+        wanted = {
+            id(p) for module in (method.encoder, getattr(method, part)) for p in module.parameters()
+        }
+        assert {id(p) for p in update.parameters()} == wanted
+        assert all(p.grad is not None for p in update.parameters())
+
+
+def test_the_reconstruction_loss_is_the_mean_squared_error_of_the_view():
+    method = build(
+        pretext="reconstruction",
+        mirror=False,
+        rotation=0.0,
+        scale=(1.0, 1.0),
+        brightness=(1.0, 1.0),
+        noise_sigma=0.0,
+    )
+    images = discs(4)
+    with torch.no_grad():
+        expected = (method.decoder(method.encoder(images)) - images).square().mean()
+        assert method.reconstruction_loss(images).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"components": (1,)}, {"components": (4,)}, FLOW])
+def test_the_score_is_the_negative_log_density_of_the_latent(settings):
+    """With its scale: the density of the latent itself, not of its standardised form."""
+    method = fitted(**settings)
+    images = discs(5, seed=3)
+    scores = method.predict(images).anomaly_score
+    with torch.no_grad():
+        standardised = (method.encoder(images).double() - method.latent_mean) / method.latent_spread
+        if method.flow is None:
+            inner = method.mixture.log_density(standardised)
+        else:
+            inner = method.flow.log_density(standardised.float())
+        expected = method.latent_spread.log().sum() - inner
+    torch.testing.assert_close(scores, expected.float())
+    compat = method.__class__(method.config.__class__(**{**vars(method.config), "compat": True}))
+    compat.load_state_dict(method.state_dict())
+    shift = scores - compat.eval().predict(images).anomaly_score
+    torch.testing.assert_close(
+        shift, method.latent_spread.log().sum().float().expand(5), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_one_component_is_the_gaussian_of_the_raw_latents():
+    method = fitted(components=(1,), covariance_floor=1e-12)
+    with torch.no_grad():
+        latents = method.encoder(discs(24, seed=1)).double()
+        at = method.encoder(discs(5, seed=3)).double()
+    gaussian = torch.distributions.MultivariateNormal(
+        latents.mean(0), torch.cov(latents.T, correction=0)
+    )
+    scores = method.predict(discs(5, seed=3)).anomaly_score
+    torch.testing.assert_close(scores, -gaussian.log_prob(at).float(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{"components": (3,)}, FLOW])
+def test_the_map_is_the_scores_gradient(settings):
+    method = fitted(**settings, saliency="raw", mask_background=False)
+    images = discs(2, seed=3)
+    maps = method.predict(images).anomaly_map
+    wide = method.double()
+    for row, column in ((10, 12), (16, 16), (25, 20)):
+        step = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+        step[..., row, column] = 1e-5
+        with torch.no_grad():
+            up, down = (
+                wide._negative_log_likelihood(wide.encoder(images.double() + sign * step))
+                for sign in (1, -1)
+            )
+        slope = ((up - down) / 2e-5).abs()
+        torch.testing.assert_close(
+            maps[:, 0, row, column].double(), slope, rtol=2e-3, atol=1e-3 * maps.mean().item()
+        )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_map_is_masked_and_smoothed_by_the_op(channels, masked):
+    images = discs(3, seed=3, channels=channels)
+    for saliency in ("smooth", "raw"):
+        method = build(channels=channels, saliency=saliency, mask_background=masked).eval()
+        given = images.clone().requires_grad_()
+        scores = method._negative_log_likelihood(method.encoder(given))
+        (gradient,) = torch.autograd.grad(scores.sum(), given)
+        body = foreground(images).float() if masked else torch.ones(3, 1, 32, 32)
+        expected = (gradient.abs() * body).amax(1, keepdim=True)
+        if saliency == "smooth":
+            expected = smooth_saliency(gradient, body.expand_as(gradient))
+        maps = method.predict(images).anomaly_map
+        torch.testing.assert_close(maps, expected)
+        assert bool(maps[:, :, :3, :3].any()) != masked
+
+
+@pytest.mark.parametrize("rule", ["max", "mean", "topk", "quantile"])
+def test_the_image_score_can_come_from_the_map(rule):
+    method = build(image_score=rule).eval()
+    scores, maps = method.predict(discs(3))
+    assert torch.equal(scores, score_images(maps, rule, top_k=100, quantile=0.99))
+
+
+def test_predicting_works_in_every_gradient_mode_and_leaves_it_as_it_was():
+    method = fitted()
+    images = discs(3, seed=3)
+    expected = method.predict(images)
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        found = method.predict(images)
+        assert not torch.is_grad_enabled()
+        assert all(map(torch.equal, found, expected))
+    with torch.inference_mode():
+        found = method.predict(images.clone())
+        assert torch.is_inference_mode_enabled()
+    assert all(map(torch.equal, found, expected))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = method.predict(images)
+    assert all(map(torch.equal, found, expected))
+    wanting = images.clone().requires_grad_()
+    for part in method.predict(wanting):
+        assert not part.requires_grad
+    assert wanting.grad is None
+    assert all(parameter.grad is None for parameter in method.parameters())
+    assert all(parameter.requires_grad for parameter in method.parameters())
+
+
+def test_predicting_uses_and_keeps_the_norms_of_training_also_in_training_mode():
+    method = fitted()
+    images = discs(3, seed=3)
+    expected = method.predict(images)
+    state = {name: value.clone() for name, value in method.state_dict().items()}
+    method.train()
+    found = method.predict(images)
+    assert method.training
+    assert method.encoder.training
+    assert all(map(torch.equal, found, expected))
+    assert all(torch.equal(value, state[name]) for name, value in method.state_dict().items())
+
+
+def test_finish_is_repeatable_and_all_that_it_fits_is_saved():
+    first, second = fitted(), fitted()
+    assert all(map(torch.equal, first.state_dict().values(), second.state_dict().values()))
+    fresh = build(seed=9).eval()
+    fresh.load_state_dict(first.state_dict())
+    images = discs(4, seed=3)
+    assert all(map(torch.equal, fresh.predict(images), first.predict(images)))
+    untouched = build().state_dict()
+    changed = {
+        name
+        for name, value in first.state_dict().items()
+        if not torch.equal(value, untouched[name])
+    }
+    assert {"latent_mean", "latent_spread", "mixture.means", "mixture.whitening"} <= changed
+
+
+def test_the_number_of_components_is_that_of_the_highest_held_out_likelihood():
+    chosen = fitted(components=(1, 2, 4))
+    used = int(torch.isfinite(chosen.mixture.log_weights).sum())
+    held_out = discs(8, seed=2)
+    scores = {
+        k: fitted(components=(k,)).predict(held_out).anomaly_score.mean().item() for k in (1, 2, 4)
+    }
+    assert used == min(scores, key=scores.__getitem__)
+    lone = build(components=(2, 1)).eval()
+    lone.finish([discs(8)], [])
+    assert int(torch.isfinite(lone.mixture.log_weights).sum()) == 1
+
+
+def test_the_flow_trains_on_standardised_latents_and_leaves_the_encoder_alone():
+    images = discs(20, seed=1)
+    method = build(**FLOW, epochs=1)
+    pretext, flow = method.stages()
+    assert (pretext.name, flow.name) == ("contrast", "flow")
+    assert pretext.prepare is None
+    rows = flow.prepare(iter(images.split(8)))
+    assert rows.shape == (20, 6)
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows.std(0), torch.ones(6), atol=5e-3, rtol=0)
+    encoder = {name: value.clone() for name, value in method.encoder.state_dict().items()}
+    (update,) = flow.updates
+    optimizer = update.optimizer(update.parameters())
+    losses = []
+    for _ in range(60):
+        loss = update.loss(rows)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 1
+    for name, value in method.encoder.state_dict().items():
+        assert torch.equal(value, encoder[name])
+    assert all(parameter.grad is None for parameter in method.encoder.parameters())
+
+
+def test_the_flows_training_loss_is_its_score_up_to_constants_and_halves_the_prior_in_compat():
+    rows = torch.randn(5, 6)
+    for compat, prior in ((False, 0.5), (True, 0.25)):
+        method = build(**FLOW, flow_noise=0.0, compat=compat)
+        with torch.no_grad():
+            normal, log_determinant = method.flow(rows)
+            expected = (prior * normal.square().sum(1) - log_determinant).mean()
+            assert method.flow_loss(rows).item() == pytest.approx(expected.item(), rel=1e-5)
+            if not compat:
+                constant = 3 * math.log(2 * math.pi)
+                density = -method.flow.log_density(rows).mean() - constant
+                assert density.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("cut", [4, 7, 9])
+def test_a_run_stopped_in_either_stage_resumes_bit_for_bit(cut, tmp_path):
+    images = discs(12)
+    settings = {**FLOW, "epochs": 2, "batch_size": 4, "flow_batch_size": 8, "flow_epochs": 3}
+
+    def run(method, resume=False, progress=None, state=None):
+        train(method, images, device="cpu", state=state, resume=resume, progress=progress)
+        return method
+
+    whole = run(build(**settings))
+    steps = []
+
+    def stop(step):
+        steps.append(step)
+        if len(steps) == cut:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(build(**settings), progress=stop, state=tmp_path)
+    resumed = run(build(**settings, seed=9), resume=True, state=tmp_path)
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
+
+
+@pytest.mark.parametrize("settings", [{}, {"pretext": "reconstruction"}, FLOW])
+def test_trains_in_bfloat16_and_with_a_single_image_left_over(settings):
+    method = build(**settings, epochs=1, batch_size=4)
+    train(method, discs(5), device="cpu", precision="bfloat16")
+    method.finish([discs(5)], [])
+    for part in method.predict(discs(2)):
+        assert torch.isfinite(part).all()
+
+
+def test_weight_decay_spares_biases_and_norms():
+    method = build(weight_decay=0.1)
+    (stage,) = method.stages()
+    (update,) = stage.updates
+    decayed, spared = update.optimizer(update.parameters()).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    norms = [m for m in method.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {id(m.weight) for m in norms} <= {id(p) for p in spared["params"]}
+    assert all(p.ndim >= 2 for p in decayed["params"])
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(
+        InputError, match=r"images: \(B, 1, 32, 32\) expected, got \(2, 1, 48, 48\)"
+    ):
+        build().eval().predict(discs(2, size=48))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("latent_dim", 1),
+        ("pretext", "vae"),
+        ("temperature", 0.0),
+        ("rotation", -0.1),
+        ("scale", (1.1, 1.2)),
+        ("scale", (0.0, 1.2)),
+        ("shift", 1.5),
+        ("brightness", (1.1, 0.9)),
+        ("squares", -1),
+        ("square_side", 2.0),
+        ("density", "kde"),
+        ("components", ()),
+        ("components", (0,)),
+        ("components", (9,)),
+        ("covariance_floor", 0.0),
+        ("shrinkage", 1.1),
+        ("flow_blocks", 0),
+        ("flow_noise", -1.0),
+        ("flow_learning_rate", 0.0),
+        ("compat", 1),
+        ("saliency", "guided"),
+        ("weight_decay", -1.0),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(InputError, match=f"^{field} must be .*, got "):
+        create("cradl", **{field: value})
