@@ -31,7 +31,7 @@ def test_packaged_recipes_build_every_method_they_name(name):
 
 def test_the_demo_keeps_the_papers_networks_at_base_width_16():
     recipe = load_recipe("demo")
-    assert set(recipe.methods) == set(list_methods())
+    assert {"patchcl-ae", "autoencoder"} <= set(recipe.methods) <= set(list_methods())
     for fields in recipe.methods.values():
         assert (fields["width"], fields["image_size"]) == (16, 96)
         assert not {"units", "residual", "downsample"} & set(fields)
