@@ -15,6 +15,7 @@ __all__ = ["BASELINES", "config_class", "create", "list_methods"]
 PLACES = {
     "patchcl-ae": ("patchcl_ae", "PatchCLAE"),
     "cradl": ("cradl", "CRADL"),
+    "salad": ("salad", "SALAD"),
     "autoencoder": ("autoencoder", "Autoencoder"),
 }
 BASELINES = frozenset({"autoencoder"})

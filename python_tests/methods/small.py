@@ -13,6 +13,7 @@ from medad_fast.methods.base import Method
 SMALL: dict[str, dict[str, Any]] = {
     "patchcl-ae": {"width": 4, "units": 1, "projection_dim": 8, "patches": 32, "batch_size": 4},
     "cradl": {"width": 4, "latent_dim": 64, "batch_size": 8},
+    "salad": {"width": 4, "latent_dim": 16, "warmup_epochs": 2, "batch_size": 4},
     "autoencoder": {"width": 4, "units": 1, "batch_size": 4},
 }
 

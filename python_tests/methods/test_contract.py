@@ -111,7 +111,7 @@ def test_an_unknown_setting_is_refused_by_name(name):
         ("image_score", "median"),
         ("quantile", 1.5),
         ("map_smoothing", 4),
-        ("residual", "yes"),
+        ("mask_background", "yes"),
         ("betas", (0.9,)),
     ],
 )

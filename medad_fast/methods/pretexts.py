@@ -1,0 +1,135 @@
+"""Tasks that normal images set by themselves: damage to be repaired, turns to be told.
+
+All of it is made on the images' device. Source of the damage: Zhou et al., "Models Genesis",
+Medical Image Analysis 67 (2021): intensities bent by a monotone Bezier curve, pixels shuffled
+within small blocks, random boxes filled with noise, or all but random boxes. Source of the turns:
+Gidaris et al., "Unsupervised representation learning by predicting image rotations", ICLR 2018.
+
+Departs: a shuffled pixel is drawn from its block with replacement, from a regular grid of blocks of
+random size and offset, where the source permutes thousands of random blocks one after the other on
+the host. This needs no loop over blocks or images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["Corruption", "corrupt", "quarter_turns"]
+
+Corruption = Literal["intensity", "shuffle", "inner_fill", "outer_fill"]
+
+BOXES = 5  # at most
+GOES_ON = 0.95  # chance of a further box
+LARGEST_BLOCK = 10  # a shuffled block is at most a tenth of the image
+CURVE_POINTS = 65
+
+
+def corrupt(images: Tensor, kinds: Collection[Corruption], probability: float) -> Tensor:
+    """Images ``(B, C, H, W)`` in [-1, 1], damaged.
+
+    Args:
+        images: any float dtype; left as they are.
+        kinds: what may happen to an image. Of ``inner_fill`` and ``outer_fill`` an image gets one,
+            each as often as the other where both are given.
+        probability: of the bent intensities, of the shuffled pixels and of the fill, each drawn
+            for each image by itself.
+
+    Returns:
+        Another tensor of the same shape, range and dtype.
+    """
+    damaged = images.clone()
+    if "intensity" in kinds:
+        damaged = torch.where(_chosen(images, probability), bend_intensities(damaged), damaged)
+    if "shuffle" in kinds:
+        damaged = torch.where(_chosen(images, probability), shuffle_pixels(damaged), damaged)
+    if "inner_fill" in kinds or "outer_fill" in kinds:
+        filled = _chosen(images, probability) & _fill_mask(images, kinds)
+        damaged = torch.where(filled, 2 * torch.rand_like(images) - 1, damaged)
+    return damaged
+
+
+def quarter_turns(images: Tensor) -> Tensor:
+    """Images ``(B, C, H, H)`` turned by 0 to 3 quarter turns: ``(4, B, C, H, H)``."""
+    return torch.stack([torch.rot90(images, turns, (2, 3)) for turns in range(4)])
+
+
+def bend_intensities(images: Tensor) -> Tensor:
+    """Each image through a rising curve of its own that keeps -1 and 1."""
+    count, device = len(images), images.device
+    t = torch.linspace(0, 1, CURVE_POINTS, device=device)
+    weights = torch.stack([3 * (1 - t).square() * t, 3 * (1 - t) * t.square()])
+    # Two control points, the first below and left of the second: so the curve never falls.
+    across, up = torch.rand(2, count, 2, device=device).sort(dim=-1).values @ weights + t.pow(3)
+    levels = (images.float().flatten(1) / 2 + 0.5).clamp(0, 1)
+    right = torch.searchsorted(across.contiguous(), levels).clamp(1, CURVE_POINTS - 1)
+    left = right - 1
+    x0, x1 = across.gather(1, left), across.gather(1, right)
+    y0, y1 = up.gather(1, left), up.gather(1, right)
+    share = ((levels - x0) / (x1 - x0).clamp(min=1e-6)).clamp(0, 1)
+    bent: Tensor = 2 * (y0 + share * (y1 - y0)) - 1
+    return bent.reshape(images.shape).to(images.dtype)
+
+
+def shuffle_pixels(images: Tensor) -> Tensor:
+    """Each pixel becomes one of its own block, the same for all channels."""
+    count, device = len(images), images.device
+    places = []
+    for axis, size in ((1, images.shape[2]), (2, images.shape[3])):
+        line = [1, 1, 1]
+        line[axis] = size
+        at = torch.arange(size, device=device).reshape(line)
+        block = _whole(2, max(size // LARGEST_BLOCK, 2), (count, 1, 1), device)
+        offset = (torch.rand(count, 1, 1, device=device) * block).long()
+        start = torch.div(at + offset, block, rounding_mode="floor") * block - offset
+        drawn = torch.rand(count, *images.shape[2:], device=device)
+        places.append((start + (drawn * block).long()).clamp(0, size - 1))
+    flat = places[0] * images.shape[3] + places[1]
+    index = flat[:, None].expand_as(images).flatten(2)
+    return images.flatten(2).gather(2, index).reshape(images.shape)
+
+
+def _fill_mask(images: Tensor, kinds: Collection[Corruption]) -> Tensor:
+    """Bool ``(B, 1, H, W)``: what noise replaces."""
+    side = min(images.shape[2:])
+    inner = outer = torch.zeros(len(images), 1, *images.shape[2:], device=images.device).bool()
+    if "inner_fill" in kinds:
+        inner = _boxes(images, max(side // 6, 1), max(side // 3, 1))
+    if "outer_fill" in kinds:
+        outer = ~_boxes(images, side - 4 * side // 7, side - 3 * side // 7)
+    if "inner_fill" not in kinds:
+        return outer
+    if "outer_fill" not in kinds:
+        return inner
+    return torch.where(_chosen(images, 0.5), inner, outer)
+
+
+def _boxes(images: Tensor, smallest: int, largest: int) -> Tensor:
+    """Bool ``(B, 1, H, W)``: the union of one to five random boxes inside each image."""
+    count, device = len(images), images.device
+    union = torch.zeros(count, 1, *images.shape[2:], dtype=torch.bool, device=device)
+    alive = torch.ones(count, 1, 1, 1, dtype=torch.bool, device=device)
+    for box in range(BOXES):
+        if box > 0:
+            alive = alive & (torch.rand(count, 1, 1, 1, device=device) < GOES_ON)
+        inside = alive
+        for axis, size in ((2, images.shape[2]), (3, images.shape[3])):
+            line = [1, 1, 1, 1]
+            line[axis] = size
+            at = torch.arange(size, device=device).reshape(line)
+            length = _whole(smallest, largest, (count, 1, 1, 1), device)
+            start = (torch.rand(count, 1, 1, 1, device=device) * (size - length + 1)).long()
+            inside = inside & (at >= start) & (at < start + length)
+        union = union | inside
+    return union
+
+
+def _whole(smallest: int, largest: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.randint(smallest, largest + 1, shape, device=device)
+
+
+def _chosen(images: Tensor, probability: float) -> Tensor:
+    return torch.rand(len(images), 1, 1, 1, device=images.device) < probability

@@ -1,0 +1,291 @@
+"""SALAD: translation from image to latent to image, with a latent that is kept near a centre.
+
+Source: Zhao et al., "Anomaly detection for medical images using self-supervised and
+translation-consistent features", IEEE Transactions on Medical Imaging 40(12), 2021, 3641-3651.
+
+**The paper could not be read, and no code of it was found: this is SALAD-style.** Of it we know the
+abstract, and what Lu et al. ("PatchCL-AE", 2024, with authors of the same group) say: images are
+translated to a latent space and back; a structure similarity loss and a centre constraint loss
+regulate the translation; an adversarial loss judges the images; a self-supervised module learns
+from raw normal images; the score joins self-supervised and translation-consistent features, and is
+pixel-wise. Everything else is ours: networks, pretexts, the form and weight of each term of loss
+and score, warm-up, guards against a collapse, normalisation, optimiser. Figures made with this
+module are no reproduction of the paper's.
+
+Three other methods are called SALAD and are not meant: Bozorgtabar et al., MICCAI 2020
+(self-supervised aggregation learning, chest X-ray), Lee et al., COMPSAC 2021 (time series), and
+``MaticFuc/SALAD`` (logical anomalies of products).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medad_fast.methods.adversarial import Adversarial, discriminator_loss, generator_loss
+from medad_fast.methods.base import Method, Prediction, Stage, Update
+from medad_fast.methods.latent_centre import LatentCentre, spread_loss, variation_kept
+from medad_fast.methods.normals import NormalMaps, NormalTerms
+from medad_fast.methods.optimization import adam, schedule
+from medad_fast.methods.pretexts import corrupt, quarter_turns
+from medad_fast.methods.salad_config import AFTER_WARMUP, TERMS, SALADConfig
+from medad_fast.methods.scoring import foreground, score_images, smooth
+from medad_fast.nets.discriminator import Discriminator
+from medad_fast.nets.latent import LatentDecoder, LatentDiscriminator, LatentEncoder
+from medad_fast.ops import ssim
+
+__all__ = ["SALAD", "SALADConfig"]
+
+DATA_RANGE = 2.0  # images lie in [-1, 1]
+LEAST_VARIATION = 1e-3  # of the images' own: reconstructions that vary less are all one picture
+
+
+class SALAD(Method):
+    """Scores an image by how badly it survives the way to a code and back, and by that code."""
+
+    config: SALADConfig
+
+    def __init__(self, config: SALADConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or SALADConfig()
+        shape = (c.image_size, c.channels, c.width, c.latent_dim, c.latent_side, c.norm)
+        self.encoder = LatentEncoder(*shape)
+        self.decoder = LatentDecoder(*shape)
+        size = self.encoder.latent_size
+        self.rotation_head = nn.Linear(size, 4) if c.rotation_weight > 0 else None
+        self.discriminator = (
+            Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
+        )
+        self.latent_discriminator = (
+            LatentDiscriminator(size) if c.latent_adversarial_weight > 0 else None
+        )
+        self.centre = LatentCentre(size, c.centre_margin)
+        self.normals = NormalMaps(2, c.image_size) if c.normal_margin is not None else None
+        self.normal_terms = NormalTerms(len(TERMS))
+        self.normal_errors = NormalTerms(2)
+        self._batch: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def stages(self) -> Iterator[Stage]:
+        """A warm-up that finds the centre; then the discriminators move first on each batch."""
+        c = self.config
+        optimizer = adam(c.learning_rate, c.betas, c.eps)
+        warmup = Update("warm-up", self._translators, self.warmup_loss, optimizer)
+        yield Stage("warm-up", (warmup,), epochs=c.warmup_epochs, batch_size=c.batch_size)
+        updates = [
+            Update(
+                "generator", self._translators, self.generator_loss, optimizer, schedule(c.schedule)
+            )
+        ]
+        judges = [net for net in (self.discriminator, self.latent_discriminator) if net is not None]
+        if judges:
+            discriminator = Update(
+                "discriminator",
+                lambda: [weight for net in judges for weight in net.parameters()],
+                self.discriminator_loss,
+                optimizer,
+                schedule(c.schedule),
+            )
+            updates.insert(0, discriminator)
+        yield Stage("translate", tuple(updates), epochs=c.epochs, batch_size=c.batch_size)
+
+    def discriminator_loss(self, images: Tensor) -> Tensor:
+        """Images against reconstructions, and random codes against codes; none gets a gradient."""
+        c = self.config
+        latent, reconstruction = (part.detach() for part in self._translate(images))
+        loss = latent.new_zeros(())
+        if self.discriminator is not None:
+            real, fake = self.discriminator(images), self.discriminator(reconstruction)
+            loss = loss + discriminator_loss(c.adversarial, real, fake)
+        if self.latent_discriminator is not None:
+            real = self.latent_discriminator(torch.randn_like(latent))
+            fake = self.latent_discriminator(latent)
+            loss = loss + discriminator_loss(c.adversarial, real, fake)
+        return loss
+
+    def warmup_loss(self, images: Tensor) -> Tensor:
+        """What is known without a centre; the centre follows the codes meanwhile."""
+        return self._weighted(images, warm=False)
+
+    def generator_loss(self, images: Tensor) -> Tensor:
+        """All terms, each with its weight."""
+        return self._weighted(images, warm=True)
+
+    def losses(self, images: Tensor) -> dict[str, Callable[[], Tensor]]:
+        """Each term of the generator's loss by name, still to be computed; scalars, unweighted."""
+        c = self.config
+        latent, reconstruction = self._translate(images)
+        return {
+            "adversarial": lambda: _fool(self.discriminator, c.adversarial, reconstruction),
+            "latent_adversarial": lambda: _fool(self.latent_discriminator, c.adversarial, latent),
+            "reconstruction": lambda: F.l1_loss(reconstruction, images),
+            "structure": lambda: 1 - ssim(images, reconstruction, data_range=DATA_RANGE),
+            "consistency": lambda: F.mse_loss(self.encoder(reconstruction).float(), latent),
+            "centre": lambda: (latent - self.centre()).square().mean(),
+            "prior": lambda: self._prior_loss(latent),
+            "restore": lambda: self._restore_loss(images),
+            "rotation": lambda: self._rotation_loss(images),
+            "spread": lambda: spread_loss(latent, c.spread_floor),
+        }
+
+    @torch.no_grad()
+    def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
+        """Measure each term of score and map on held-out normal images; look for a collapse.
+
+        With fewer than two held-out images the training images stand in for them.
+
+        Warns:
+            UserWarning: all images are rebuilt as nearly the same picture, or a term of the score
+                does not vary over the held-out images.
+        """
+        self.eval()
+        if self.normals is not None:
+            self.normals.fit(self._raw_errors(*self._there_and_back(x)[::2]) for x in train_normal)
+        held_out = validation_normal
+        if sum(len(images) for images in held_out) < 2:
+            held_out = train_normal
+        self.normal_errors.fit(
+            self._errors_and_terms(images)[0].movedim(1, -1).flatten(0, -2) for images in held_out
+        )
+        constant = self.normal_terms.fit(self._errors_and_terms(images)[1] for images in held_out)
+        self._warn_of_collapse(train_normal, constant)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
+        """The score is a weighted sum of normalised terms, the map of scaled errors."""
+        c = self.config
+        errors, terms = self._errors_and_terms(images)
+        scores = (self.normal_terms(terms) * terms.new_tensor(c.score_weights())).sum(dim=1)
+        wanted = {"reconstruction": [1.0, 0.0], "structure": [0.0, 1.0], "both": [1.0, 1.0]}
+        # Not less its mean, as in the score: black pixels and perfect ones stay 0.
+        weights = self.normal_errors.gain * errors.new_tensor(wanted[c.map_error])
+        return Prediction(scores, (errors * weights[:, None, None]).sum(dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def terms(self, images: Tensor) -> dict[str, Tensor]:
+        """The score's terms by name, each ``(B)`` and before it is normalised."""
+        terms = self._errors_and_terms(images)[1]
+        return dict(zip(TERMS, terms.unbind(dim=1), strict=True))
+
+    def _translators(self) -> Iterator[nn.Parameter]:
+        for net in (self.encoder, self.decoder, self.rotation_head):
+            if net is not None:
+                yield from net.parameters()
+
+    def _weighted(self, images: Tensor, *, warm: bool) -> Tensor:
+        losses = self.losses(images)
+        assert self._batch is not None
+        latent, self._batch = self._batch[1], None
+        if not warm or self.config.centre_update == "ema":
+            self.centre.follow(latent.detach())
+        total = latent.new_zeros(())
+        for name, loss in losses.items():
+            weight: float = getattr(self.config, f"{name}_weight")
+            if weight > 0 and (warm or name not in AFTER_WARMUP):
+                total = total + weight * loss()
+        return total
+
+    def _translate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes ``(B, D)`` and reconstructions of images, float32.
+
+        Both updates of one batch share them: the discriminators' step leaves encoder and decoder
+        as they were.
+        """
+        if self._batch is None or self._batch[0] is not images:
+            latent = self.encoder(images).float()
+            self._batch = images, latent, self.decoder(latent).float()
+        return self._batch[1:]
+
+    def _restore_loss(self, images: Tensor) -> Tensor:
+        c = self.config
+        damaged = corrupt(images, c.corruptions, c.corruption_probability)
+        return F.l1_loss(self.decoder(self.encoder(damaged)).float(), images)
+
+    def _rotation_loss(self, images: Tensor) -> Tensor:
+        """Each image turned by a random quarter turn, which its code should tell."""
+        turns = torch.randint(4, (len(images),), device=images.device)
+        turned = quarter_turns(images)[turns, torch.arange(len(images), device=images.device)]
+        return F.cross_entropy(self._rotation_logits(turned), turns)
+
+    def _rotation_logits(self, images: Tensor) -> Tensor:
+        assert self.rotation_head is not None
+        logits: Tensor = self.rotation_head(self.encoder(images))
+        return logits.float()
+
+    def _prior_loss(self, latent: Tensor) -> Tensor:
+        drawn = torch.randn_like(latent)
+        return F.mse_loss(self.encoder(self.decoder(drawn)).float(), drawn)
+
+    def _there_and_back(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, codes, reconstructions."""
+        latent = self.encoder(images)
+        return images, latent, self.decoder(latent)
+
+    def _raw_errors(self, images: Tensor, reconstruction: Tensor) -> Tensor:
+        """Absolute error and ``1 - SSIM`` of each pixel: float32 ``(B, 2, H, W)``."""
+        similar = ssim(
+            images, reconstruction, data_range=DATA_RANGE, padding="same", reduction="none"
+        )
+        parts = [(images - reconstruction).abs(), 1 - similar]
+        errors = torch.cat([part.float().mean(dim=1, keepdim=True) for part in parts], dim=1)
+        return smooth(errors, self.config.map_smoothing)
+
+    def _errors_and_terms(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Error maps ``(B, 2, H, W)`` and the terms of the score ``(B, 5)``, not normalised."""
+        c = self.config
+        _, latent, reconstruction = self._there_and_back(images)
+        errors = self._raw_errors(images, reconstruction)
+        if self.normals is not None and c.normal_margin is not None:
+            errors = (self.normals(errors) - c.normal_margin).clamp(min=0)
+        if c.mask_background:
+            errors = errors * foreground(images)
+        terms = [
+            score_images(part, c.image_score, top_k=c.top_k, quantile=c.quantile)
+            for part in (errors[:, :1], errors[:, 1:])
+        ]
+        terms.append((self.encoder(reconstruction) - latent).square().mean(dim=1))
+        terms.append((latent - self.centre()).square().mean(dim=1))
+        terms.append(self._rotation_error(images))
+        return errors, torch.stack([term.float() for term in terms], dim=1)
+
+    def _rotation_error(self, images: Tensor) -> Tensor:
+        """Mean cross-entropy ``(B)`` of all four quarter turns; 0 where it has no weight."""
+        if self.config.score_rotation == 0:
+            return images.new_zeros(len(images))
+        labels = torch.arange(4, device=images.device)
+        errors = [
+            F.cross_entropy(
+                self._rotation_logits(turned), label.expand(len(images)), reduction="none"
+            )
+            for label, turned in zip(labels, quarter_turns(images), strict=True)
+        ]
+        return torch.stack(errors).mean(dim=0)
+
+    def _warn_of_collapse(self, train_normal: Iterable[Tensor], constant: Tensor) -> None:
+        share = variation_kept(self._there_and_back(images)[::2] for images in train_normal)
+        if share < LEAST_VARIATION:
+            warnings.warn(
+                f"salad has collapsed: its reconstructions vary {share:.1e} times as much as the "
+                "images, so every image becomes the same picture; a lower centre_weight, a higher "
+                "reconstruction_weight or spread_weight, or more epochs may help",
+                stacklevel=2,
+            )
+        same = [
+            name
+            for name, weight, flat in zip(TERMS, self.config.score_weights(), constant, strict=True)
+            if weight > 0 and flat
+        ]
+        if same:
+            warnings.warn(
+                f"salad's {' and '.join(same)} is the same for all held-out normal images; it "
+                "counts in its own unit",
+                stacklevel=2,
+            )
+
+
+def _fool(net: nn.Module | None, kind: Adversarial, fake: Tensor) -> Tensor:
+    assert net is not None
+    return generator_loss(kind, net(fake))
