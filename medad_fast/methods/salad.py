@@ -34,14 +34,18 @@ from medad_fast.methods.optimization import adam, schedule
 from medad_fast.methods.pretexts import corrupt, quarter_turns
 from medad_fast.methods.salad_config import AFTER_WARMUP, TERMS, SALADConfig
 from medad_fast.methods.scoring import foreground, score_images, smooth
-from medad_fast.nets.discriminator import Discriminator
-from medad_fast.nets.latent import LatentDecoder, LatentDiscriminator, LatentEncoder
+from medad_fast.nets.latent import (
+    ImageDiscriminator,
+    LatentDecoder,
+    LatentDiscriminator,
+    LatentEncoder,
+)
 from medad_fast.ops import ssim
 
 __all__ = ["SALAD", "SALADConfig"]
 
 DATA_RANGE = 2.0  # images lie in [-1, 1]
-LEAST_VARIATION = 1e-3  # of the images' own: reconstructions that vary less are all one picture
+LEAST_VARIATION = 0.01  # of the images' own: reconstructions that vary less are all one picture
 
 
 class SALAD(Method):
@@ -58,7 +62,9 @@ class SALAD(Method):
         size = self.encoder.latent_size
         self.rotation_head = nn.Linear(size, 4) if c.rotation_weight > 0 else None
         self.discriminator = (
-            Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
+            ImageDiscriminator(c.image_size, c.channels, c.width, c.norm)
+            if c.adversarial_weight > 0
+            else None
         )
         self.latent_discriminator = (
             LatentDiscriminator(size) if c.latent_adversarial_weight > 0 else None
@@ -268,8 +274,8 @@ class SALAD(Method):
         share = variation_kept(self._there_and_back(images)[::2] for images in train_normal)
         if share < LEAST_VARIATION:
             warnings.warn(
-                f"salad has collapsed: its reconstructions vary {share:.1e} times as much as the "
-                "images, so every image becomes the same picture; a lower centre_weight, a higher "
+                f"salad has collapsed: its reconstructions vary {share:.1%} as much as the images, "
+                "so every image becomes the same picture; a lower centre_weight, a higher "
                 "reconstruction_weight or spread_weight, or more epochs may help",
                 stacklevel=2,
             )
