@@ -24,7 +24,7 @@ from torch import Tensor
 
 from medad_fast.baselines import Baselines
 from medad_fast.errors import CheckpointError, InputError, MedadError
-from medad_fast.io import Image, image_of_array, read
+from medad_fast.io import Image, image_of_array
 from medad_fast.io.atomic import write_text
 from medad_fast.methods import create
 from medad_fast.methods.base import Method, Prediction
@@ -111,7 +111,7 @@ class Run:
             InputError: the source cannot be read, or has a wrong shape, range or type.
         """
         if isinstance(source, (str, Path)):
-            return self._predict_image(read(Path(source)))
+            return self._predict_image(self.pipeline.read(Path(source)))
         if source.ndim == 4:
             return self.score(self._prepared(source))
         if source.ndim not in (2, 3):

@@ -19,14 +19,16 @@ from torch import Tensor
 from medad_fast.baselines import NAMES
 from medad_fast.errors import DeviceError, InputError
 from medad_fast.folder_lock import folder_lock
-from medad_fast.io import Case, Image, Split, Study, load_study, read, read_mask, write_map
+from medad_fast.io import Case, Image, Split, Study, load_study, read_mask, write_map
 from medad_fast.io.atomic import atomic_write, write_text
 from medad_fast.scores import (
+    SOURCE_COLUMNS,
     ScoreRow,
     TableWriter,
     in_plane,
     score_cells,
     score_columns,
+    source_cells,
     write_table,
 )
 
@@ -119,11 +121,12 @@ def _score_all(
     with (
         write_table(folder / "scores.csv", score_columns()) as scores,
         write_table(folder / "baselines.csv", NAMES) as baselines,
+        write_table(folder / "sources.csv", SOURCE_COLUMNS) as sources,
         errors_path.open("w", encoding="utf-8") as errors,
     ):
         for number, case in enumerate(cases, start=1):
             try:
-                scorer.score(case, scores, baselines)
+                scorer.score(case, scores, baselines, sources)
             except InputError as error:
                 if strict:
                     raise
@@ -154,9 +157,11 @@ class _Scorer:
     skipped_slices: int = 0
     failed_files: int = 0
 
-    def score(self, case: Case, scores: TableWriter, baselines: TableWriter) -> None:
+    def score(
+        self, case: Case, scores: TableWriter, baselines: TableWriter, sources: TableWriter
+    ) -> None:
         """Score one file, write its rows and maps; on an error the tables have nothing of it."""
-        image = read(case.files)
+        image = self.run.pipeline.read(case.files)
         mask = None
         if case.mask is not None:
             mask = self._sliced(read_mask(case.mask, image), image)
@@ -177,6 +182,7 @@ class _Scorer:
             for place, score in zip(index, anomaly_scores.tolist(), strict=True)
         )
         baselines.write(zip(*(trivial[name].tolist() for name in NAMES), strict=True))
+        sources.write([source_cells(case.name, image)])
         self.images += len(index)
         self.skipped_slices += slices.skipped
 

@@ -19,6 +19,7 @@ from medad_fast.io.orientation import Axis, geometry_of
 from medad_fast.io.study import Label
 
 __all__ = [
+    "SOURCE_COLUMNS",
     "ScoreRow",
     "TableWriter",
     "in_plane",
@@ -26,6 +27,7 @@ __all__ = [
     "read_scores",
     "score_cells",
     "score_columns",
+    "source_cells",
     "write_table",
 ]
 
@@ -120,6 +122,39 @@ def score_columns() -> tuple[str, ...]:
 def score_cells(row: ScoreRow) -> tuple[object, ...]:
     """A row's values in the order of :func:`score_columns`."""
     return astuple(row)
+
+
+SOURCE_COLUMNS = (
+    "path",
+    "reader",
+    "modality",
+    "bits_stored",
+    "rescaled",
+    "inverted",
+    "window_low",
+    "window_high",
+    "rotated",
+    "spacing_mm",
+)
+"""Of ``sources.csv``: how the numbers of each scored file were obtained."""
+
+
+def source_cells(path: str, image: Image) -> tuple[object, ...]:
+    """A file's values in the order of :data:`SOURCE_COLUMNS`; ``path`` as in :class:`ScoreRow`."""
+    told = image.provenance
+    low, high = told.window or (math.nan, math.nan)
+    flags = (("no", "yes")[flag] for flag in (told.rescaled, told.inverted))
+    return (
+        path,
+        told.reader,
+        image.modality,
+        told.bits_stored,
+        *flags,
+        float(low),
+        float(high),
+        ("no", "yes")[told.rotated],
+        " ".join(f"{each:g}" for each in image.spacing_mm or ()),
+    )
 
 
 def in_plane(stack: NDArray[Any], image: Image, axis: Axis) -> NDArray[Any]:

@@ -27,6 +27,7 @@ from medad_fast.methods.base import Method, Prediction, Stage
 from medad_fast.preprocess import Pipeline, PreprocessConfig
 from medad_fast.scores import ScoreRow, read_scores
 from medad_fast.thresholds import choose
+from python_tests.io.files import write_dicom, write_png
 
 SIZE = 32
 SLICES = 4
@@ -185,6 +186,34 @@ def test_baselines_stand_beside_the_scores(run: Run, study: Path, tmp_path: Path
     assert tuple(table[0]) == NAMES
     assert len(table) == 1 + 3 * SLICES
     assert all(cells[-1] == "" and float(cells[0]) >= 0 for cells in table[1:])
+
+
+def test_how_each_file_was_read_stands_beside_its_scores(run: Run, tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 4096, (20, 24), np.uint16)
+    tags = {"Modality": "DX", "PixelSpacing": [0.2, 0.1], "PatientID": "SECRET"}
+    write_dicom(
+        tmp_path / "in/a.dcm",
+        stored,
+        BitsStored=12,
+        PhotometricInterpretation="MONOCHROME1",
+        RescaleSlope=2,
+        RescaleIntercept=-1000,
+        WindowCenter=500,
+        WindowWidth=1001,
+        **tags,
+    )
+    write_png(tmp_path / "in/b.png", stored)
+    windowed = replace(run.pipeline.config, voi_window=True)
+    with pytest.warns(UserWarning, match="is DX, but is treated as CT"):
+        predict(replace(run, pipeline=Pipeline(windowed)), tmp_path / "in", tmp_path / "out")
+    text = (tmp_path / "out/sources.csv").read_text(encoding="utf-8")
+    assert text.splitlines() == [
+        "path,reader,modality,bits_stored,rescaled,inverted,window_low,window_high,rotated,spacing_mm",
+        "a.dcm,dicom,DX,12,yes,yes,-0.5,999.5,no,1 0.2 0.1",
+        "b.png,picture,OT,16,no,no,,,no,",
+    ]
+    predict(run, tmp_path / "in/b.png", tmp_path / "out")
+    assert "a.dcm" not in (tmp_path / "out/sources.csv").read_text(encoding="utf-8")
 
 
 def test_pictures_have_npy_maps_and_file_sizes(run: Run, pictures: Path, tmp_path: Path) -> None:

@@ -46,31 +46,35 @@ class SlicePlace:
         return np.cross(self.along_row, self.down_column)
 
 
-def place_of(path: Path, dataset: Any) -> SlicePlace | None:
-    """The place that a header tells, or ``None`` if it does not tell all of it."""
-    if not all(
-        dataset.get(tag)
+def place_of(path: Path, header: Any) -> SlicePlace | None:
+    """The place that a header tells, or ``None`` if it does not tell all of it.
+
+    Args:
+        path: for messages.
+        header: anything with ``get(keyword)``: a dataset, or a frame's own attributes.
+    """
+    told: list[Any] = [
+        header.get(tag)
         for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    ):
+    ]
+    if not all(told):
         return None
-    position = np.array([float(x) for x in dataset.ImagePositionPatient])
-    cosines = np.array([float(x) for x in dataset.ImageOrientationPatient])
-    spacing = [float(x) for x in dataset.PixelSpacing]
-    if position.shape != (3,) or cosines.shape != (6,) or len(spacing) != 2:
+    position, cosines, spacing = (np.array([float(x) for x in each]) for each in told)
+    if position.shape != (3,) or cosines.shape != (6,) or spacing.shape != (2,):
         return None
     along, down = cosines[:3] * _TO_RAS, cosines[3:] * _TO_RAS
     numbers = np.concatenate([position, cosines, spacing])
     upright = abs(np.linalg.norm(along) - 1) + abs(np.linalg.norm(down) - 1) + abs(along @ down)
-    if not np.isfinite(numbers).all() or upright > 0.05 or min(spacing) <= 0:
+    if not np.isfinite(numbers).all() or upright > 0.05 or spacing.min() <= 0:
         return None
-    thickness = float(dataset.get("SliceThickness") or 1.0)
+    thickness = float(header.get("SliceThickness") or 1.0)
     return SlicePlace(
         source=path,
-        shape=(int(dataset.Rows), int(dataset.Columns)),
+        shape=(int(header.get("Rows")), int(header.get("Columns"))),
         position_mm=position * _TO_RAS,
         along_row=along / np.linalg.norm(along),
         down_column=down / np.linalg.norm(down),
-        spacing_mm=(spacing[0], spacing[1]),
+        spacing_mm=(float(spacing[0]), float(spacing[1])),
         thickness_mm=thickness if np.isfinite(thickness) and thickness > 0 else 1.0,
     )
 

@@ -30,6 +30,8 @@ class Provenance:
     """Whether MONOCHROME1 was inverted."""
     window: tuple[float, float] | None = None
     """Lower and upper edge of the window that was applied, in the units of the pixels."""
+    rotated: bool = False
+    """Whether a rotation or reflection that EXIF tells was applied."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,8 @@ def load_study(
     Args:
         data: a folder with a ``manifest.csv``, with a ``data.json``, with the folders ``train``,
             ``validation`` and ``test``, or with just images (looked for in this order); one of
-            these two files; one image; or a glob pattern.
+            these two files; a ``DICOMDIR``, which stands for its folder; one image; or a glob
+            pattern.
         loose_files_are: what images without any layout are: ``"unlabeled"`` ones to score (split
             test), or ``"normal"`` ones to learn from (split train).
 
@@ -55,6 +56,9 @@ def load_study(
 
 def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[Path, list[Entry]]:
     path = Path(data)
+    if path.name.upper() == "DICOMDIR" and path.is_file():
+        # The paths that it lists are not followed: the files beside it tell what they are.
+        path = path.parent
     if path.is_dir():
         if (path / "manifest.csv").is_file():
             return path, list(read_manifest(path / "manifest.csv"))

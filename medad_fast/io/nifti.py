@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ class _Layout:
     """What the header says, checked."""
 
     shape: tuple[int, int, int]
+    volumes: int
+    """Along the fourth axis."""
     dtype: np.dtype[Any]
     offset: int
     slope: float
@@ -46,17 +49,22 @@ class _Layout:
     affine: NDArray[np.float64]
 
 
-def read_nifti_image(path: Path) -> Image:
+def read_nifti_image(path: Path, *, volume: int | None = None) -> Image:
     """Read a NIfTI-1 or -2 volume as axial slices of float32.
 
+    Args:
+        path: the file.
+        volume: which one of a file with a fourth axis, from 0.
+
     Raises:
-        InputError: not a NIfTI file, damaged, or of a kind that is not read (see ``docs/data.md``).
+        InputError: not a NIfTI file, damaged, of a kind that is not read (see
+            ``docs/reading.md``), or of several volumes and ``volume`` does not say which.
         LimitError: larger than the stated limits.
     """
-    volume, layout = _read(path)
+    voxels, layout = _read(path, volume)
     geometry = geometry_of(layout.affine)
     return Image(
-        pixels=geometry.to_slices(volume),
+        pixels=geometry.to_slices(voxels),
         modality="OT",
         spacing_mm=slice_spacing_mm(geometry),
         geometry=geometry,
@@ -76,8 +84,8 @@ def read_nifti(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         InputError: as :func:`read_nifti_image`.
         LimitError: larger than the stated limits.
     """
-    volume, layout = _read(path)
-    return volume, layout.affine
+    voxels, layout = _read(path, None)
+    return voxels, layout.affine
 
 
 def write_nifti(path: Path, volume: NDArray[Any], affine: NDArray[np.float64]) -> None:
@@ -98,7 +106,7 @@ def _nibabel() -> Any:
     return importlib.import_module("nibabel")
 
 
-def _read(path: Path) -> tuple[NDArray[np.float32], _Layout]:
+def _read(path: Path, chosen: int | None) -> tuple[NDArray[np.float32], _Layout]:
     size = regular_file_size(path)
     with naming(path, "a NIfTI volume"), path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
@@ -106,14 +114,15 @@ def _read(path: Path) -> tuple[NDArray[np.float32], _Layout]:
         # Decompressed piece by piece: the header decides how much of it is wanted.
         stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if zipped else file
         layout = _read_layout(path, stream)
-        count = layout.shape[0] * layout.shape[1] * layout.shape[2]
-        wanted = layout.offset + count * layout.dtype.itemsize
+        volume = _chosen(path, layout, chosen)
+        bytes_each = math.prod(layout.shape) * layout.dtype.itemsize
+        wanted = layout.offset + layout.volumes * bytes_each
         if not zipped and size < wanted:
             raise InputError(f"{path}: is cut off: {wanted} bytes expected, {size} found")
-        stream.seek(layout.offset)
-        stored = _read_exactly(path, stream, count * layout.dtype.itemsize)
+        stream.seek(layout.offset + volume * bytes_each)
+        stored = _read_exactly(path, stream, bytes_each)
         if zipped:
-            _check_trailer(path, stream)
+            _check_trailer(path, stream, (layout.volumes - volume - 1) * bytes_each)
         raw = np.frombuffer(stored, layout.dtype).reshape(layout.shape, order="F")
         return _scaled(path, raw, layout), layout
 
@@ -132,14 +141,14 @@ def _read_layout(path: Path, stream: IO[bytes]) -> _Layout:
     if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
         raise InputError(f"{path}: is not a single NIfTI file; convert .hdr/.img pairs to .nii")
 
-    shape = _checked_shape(path, [int(n) for n in header["dim"]])
+    *shape, volumes = _checked_shape(path, [int(n) for n in header["dim"]])
     if int(header["datatype"]) not in _REAL_TYPES:
         raise InputError(
             f"{path}: holds {header.get_value_label('datatype')} voxels; "
             "integers and floats of up to 64 bits are read"
         )
     dtype = header.get_data_dtype()
-    check_size(path, shape[2], shape[1], shape[0], dtype.itemsize)
+    check_size(path, shape[2] * volumes, shape[1], shape[0], dtype.itemsize)
     offset = float(header["vox_offset"])
     if not _HEADER_BYTES[length] <= offset <= MAX_HEADER_BYTES:
         raise InputError(f"{path}: claims that its voxels start at byte {offset:.0f}")
@@ -148,18 +157,31 @@ def _read_layout(path: Path, stream: IO[bytes]) -> _Layout:
         raise InputError(f"{path}: its slope and intercept ({slope}, {intercept}) must be finite")
     if slope == 0:  # the format's way to say that values are stored as they are
         slope, intercept = 1.0, 0.0
-    return _Layout(shape, dtype, int(offset), slope, intercept, _affine(path, header))
+    x, y, z = shape
+    return _Layout((x, y, z), volumes, dtype, int(offset), slope, intercept, _affine(path, header))
 
 
-def _checked_shape(path: Path, dim: list[int]) -> tuple[int, int, int]:
+def _checked_shape(path: Path, dim: list[int]) -> tuple[int, int, int, int]:
+    """Length of the three axes of space, and of the fourth."""
     rank = dim[0]
     if not 1 <= rank <= 7 or any(n < 1 for n in dim[1 : rank + 1]):
         raise InputError(f"{path}: claims impossible dimensions {dim[: max(1, min(rank, 7)) + 1]}")
-    if any(n > 1 for n in dim[4 : rank + 1]):
+    if any(n > 1 for n in dim[5 : rank + 1]):
         shape = " x ".join(str(n) for n in dim[1 : rank + 1])
-        raise InputError(f"{path}: holds {shape} voxels; one 3D volume per file is read")
-    x, y, z = (dim[i] if i <= rank else 1 for i in (1, 2, 3))
-    return x, y, z
+        raise InputError(f"{path}: holds {shape} voxels; three or four axes are read")
+    x, y, z, t = (dim[i] if i <= rank else 1 for i in (1, 2, 3, 4))
+    return x, y, z, t
+
+
+def _chosen(path: Path, layout: _Layout, chosen: int | None) -> int:
+    if chosen is None and layout.volumes > 1:
+        raise InputError(
+            f"{path}: holds {layout.volumes} volumes; choose one, from 0, with the preprocess "
+            "setting volume"
+        )
+    if chosen is not None and layout.volumes > 1 and not 0 <= chosen < layout.volumes:
+        raise InputError(f"{path}: has no volume {chosen}, only 0 to {layout.volumes - 1}")
+    return 0 if layout.volumes == 1 or chosen is None else chosen
 
 
 def _affine(path: Path, header: Any) -> NDArray[np.float64]:
@@ -191,13 +213,16 @@ def _read_exactly(path: Path, stream: IO[bytes], count: int) -> bytearray:
     return stored
 
 
-def _check_trailer(path: Path, stream: IO[bytes]) -> None:
-    """Read on to the end: only there does gzip compare its checksum."""
-    left = MAX_HEADER_BYTES
+def _check_trailer(path: Path, stream: IO[bytes], further: int) -> None:
+    """Read on to the end, past ``further`` bytes: only there does gzip compare its checksum."""
+    left = MAX_HEADER_BYTES + further
     while chunk := stream.read(_CHUNK_BYTES):
         left -= len(chunk)
         if left < 0:
             raise LimitError(f"{path}: holds more than {MAX_HEADER_BYTES} bytes after its voxels")
+    if left > MAX_HEADER_BYTES:
+        missing = left - MAX_HEADER_BYTES
+        raise InputError(f"{path}: is cut off: {missing} bytes of further volumes are missing")
 
 
 def _scaled(path: Path, raw: NDArray[Any], layout: _Layout) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ __all__ = ["PICTURE_SUFFIXES", "read_picture"]
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
+_EXIF_ORIENTATION = 0x0112
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -50,13 +51,14 @@ def read_picture(path: Path) -> Image:
             check_size(path, 1, picture.height, picture.width, 1)
             if getattr(picture, "n_frames", 1) != 1:
                 raise InputError(f"{path}: is animated; one picture per file is read")
+            rotated = picture.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)
             pixels = _pixels(path, PIL.ImageOps.exif_transpose(picture))
     return Image(
         pixels=pixels[None],
         modality="OT",
         spacing_mm=None,
         geometry=None,
-        provenance=Provenance(source=path, reader="picture", bits_stored=bits),
+        provenance=Provenance(source=path, reader="picture", bits_stored=bits, rotated=rotated),
     )
 
 
@@ -88,7 +90,7 @@ def _pixels(path: Path, picture: Any) -> NDArray[Any]:
     elif see_through is not None and picture.mode in ("1", "L", "RGB"):
         picture = picture.convert("RGBA" if picture.mode == "RGB" else "LA")
     if picture.mode == "1":
-        return np.asarray(picture).astype(np.uint8)
+        return np.asarray(picture).astype(np.uint8) * np.uint8(255)
     if picture.mode in ("L", "RGB"):
         return np.asarray(picture)
     if picture.mode in ("LA", "RGBA"):

@@ -23,12 +23,15 @@ __all__ = ["read", "read_mask", "write_map"]
 _NIFTI_STARTS = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))
 
 
-def read(source: Path | str | Sequence[Path], *, voi_window: bool = False) -> Image:
+def read(
+    source: Path | str | Sequence[Path], *, voi_window: bool = False, volume: int | None = None
+) -> Image:
     """Read one image: a file, or all files of one DICOM series.
 
     Args:
         source: a DICOM, NIfTI (``.nii``, ``.nii.gz``), PNG or JPEG file, or the files of a series.
         voi_window: clip DICOM values to the window that the file recommends.
+        volume: which volume of a NIfTI file that holds several, from 0.
 
     Raises:
         InputError: not an image of these kinds, damaged, or not readable.
@@ -43,7 +46,7 @@ def read(source: Path | str | Sequence[Path], *, voi_window: bool = False) -> Im
     if kind == "dicom":
         return read_dicom(path, voi_window=voi_window)
     if kind == "nifti":
-        return read_nifti_image(path)
+        return read_nifti_image(path, volume=volume)
     return read_picture(path)
 
 

@@ -74,6 +74,8 @@ def _volume_order(members: list[tuple[Path, Any]]) -> list[Path] | None:
     if not 1 < len(members) <= MAX_FRAMES:
         return None
     try:
+        if any(int(header.get("NumberOfFrames") or 1) > 1 for _, header in members):
+            return None
         places = [place_of(path, header) for path, header in members]
         whole = [place for place in places if place is not None]
         if len(whole) < len(places):

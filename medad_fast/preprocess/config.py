@@ -31,6 +31,13 @@ class PreprocessConfig:
     """Of the foreground's grey levels: what becomes -1 and 1. Not for CT."""
     ct_window_hu: tuple[float, float] = (-1000.0, 1000.0)
     """What becomes -1 and 1 in CT, in Hounsfield units."""
+    grey_window: tuple[float, float] | None = None
+    """What becomes -1 and 1 in every image, in the units of its pixels, in place of percentiles and
+    the CT window: for files whose values mean the same in all of them."""
+    voi_window: bool = False
+    """Clip DICOM values to the window that the file recommends before anything else."""
+    volume: int | None = None
+    """Which volume of NIfTI files that hold several, from 0; they are refused without it."""
     nonfinite: Literal["error", "zero"] = "error"
     """What NaN and infinite pixels are: an error, or 0 in stored units."""
 
@@ -43,6 +50,15 @@ class PreprocessConfig:
             ("min_foreground must be a share from 0 to 1", _is_within(self.min_foreground, 0, 1)),
             ("percentiles must be two rising numbers from 0 to 100", _rises(self.percentiles, 100)),
             ("ct_window_hu must be two rising numbers", _rises(self.ct_window_hu)),
+            (
+                "grey_window must be two rising numbers or null",
+                self.grey_window is None or _rises(self.grey_window, 1e12),
+            ),
+            ("voi_window must be true or false", isinstance(self.voi_window, bool)),
+            (
+                "volume must be a whole number from 0, or null",
+                self.volume is None or (_is_whole(self.volume) and self.volume >= 0),
+            ),
             ("nonfinite must be error or zero", self.nonfinite in ("error", "zero")),
         ):
             if not fine:

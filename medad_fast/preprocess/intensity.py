@@ -94,10 +94,12 @@ def to_unit_range(
 ) -> NDArray[np.float32]:
     """Clip ``(S, C, H, W)`` to the window and map it linearly to [-1, 1].
 
-    The window is ``ct_window_hu`` for CT. For everything else it is two percentiles of the
-    foreground of the whole image or volume, over all channels alike.
+    The window is ``grey_window`` where it is set, else ``ct_window_hu`` for CT. For everything else
+    it is two percentiles of the foreground of the whole image or volume, over all channels alike.
     """
-    if modality == "CT":
+    if config.grey_window is not None:
+        low, high = config.grey_window
+    elif modality == "CT":
         low, high = config.ct_window_hu
     elif foreground.any():
         inside = np.moveaxis(pixels, 1, -1)[foreground]

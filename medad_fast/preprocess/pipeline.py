@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,10 @@ class Pipeline:
 
     def __init__(self, config: PreprocessConfig) -> None:
         self.config = config
+
+    def read(self, files: Path | Sequence[Path]) -> Image:
+        """Read one file or series with the run's settings; see :func:`medad_fast.io.read`."""
+        return read(files, voi_window=self.config.voi_window, volume=self.config.volume)
 
     def __call__(self, image: Image) -> Slices:
         """Slices of an image.
@@ -158,7 +163,7 @@ def resolve_modality(config: PreprocessConfig, cases: Sequence[Case]) -> Preproc
     """
     if config.modality != "auto" or not cases:
         return config
-    told = read(cases[0].files).modality
+    told = Pipeline(config).read(cases[0].files).modality
     return config if told == "OT" else replace(config, modality=told)
 
 
@@ -180,7 +185,7 @@ def load_slices(
     """
     parts: list[Slices] = []
     for done, case in enumerate(cases, start=1):
-        parts.append(pipeline(read(case.files)))
+        parts.append(pipeline(pipeline.read(case.files)))
         if progress is not None:
             progress(done, len(cases))
     counts = torch.tensor([len(part.index) for part in parts], dtype=torch.int64)

@@ -113,17 +113,19 @@ def read_slices(results: Results, rows: Sequence[ScoreRow]) -> dict[tuple[str, i
 
 
 def _read_volume(results: Results, path: str, rows: list[ScoreRow]) -> Iterator[ShownSlice]:
-    from medad_fast.io import load_study, read, read_mask
+    from medad_fast.io import load_study, read_mask
+    from medad_fast.preprocess import Pipeline, PreprocessConfig
 
+    pipeline = Pipeline(PreprocessConfig.from_dict(results.about["preprocess"]))
     file = results.root / path
     if not file.is_file():
         raise InputError(f"{file}: the image is gone; say where the data set is now with --data")
-    image = read(file)
+    image = pipeline.read(file)
     maps = read_map(results.folder / rows[0].map)
     if len(image.pixels) != len(maps):
         # The name of a series is its first file: ask the data set for the others.
         cases = [case for case in load_study(results.root).cases if case.name == path]
-        image = read(cases[0].files) if cases else image
+        image = pipeline.read(cases[0].files) if cases else image
     masks = read_mask(results.root / rows[0].mask, image) if rows[0].mask else None
     if maps.shape != image.pixels.shape[:3]:
         raise InputError(

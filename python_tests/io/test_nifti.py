@@ -99,7 +99,8 @@ def test_nan_voxels_pass_the_reader(tmp_path):
 
 DIM = [3, 3, 4, 5, 1, 1, 1, 1]
 ODD_HEADERS = {
-    "4D": ({"dim": [4, 3, 2, 2, 5, 1, 1, 1]}, "one 3D volume"),
+    "4D": ({"dim": [4, 3, 2, 2, 5, 1, 1, 1]}, "holds 5 volumes; choose one"),
+    "5D": ({"dim": [5, 3, 2, 2, 1, 5, 1, 1]}, "three or four axes"),
     "zero size": ({"dim": [3, 0, 4, 5, 1, 1, 1, 1]}, "impossible dimensions"),
     "negative size": ({"dim": [3, -3, 4, 5, 1, 1, 1, 1]}, "impossible dimensions"),
     "rank 0": ({"dim": [0, 3, 4, 5, 1, 1, 1, 1]}, "impossible dimensions"),

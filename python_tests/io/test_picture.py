@@ -46,11 +46,11 @@ def test_8_bit_grey_and_colour_are_as_stored(tmp_path):
         np.testing.assert_array_equal(read(tmp_path / "a.png").pixels, pixels[None])
 
 
-def test_one_bit_is_0_and_1(tmp_path):
+def test_one_bit_is_black_and_white(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 2, (5, 9)).astype(bool)
     PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
     image = read(tmp_path / "a.png")
-    np.testing.assert_array_equal(image.pixels, pixels[None])
+    np.testing.assert_array_equal(image.pixels, 255 * pixels[None])
     assert image.provenance.bits_stored == 1
 
 
@@ -92,7 +92,9 @@ def test_an_exif_rotation_is_applied(tmp_path):
     exif = PIL.Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to show it
     PIL.Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=100)
-    shown = read(tmp_path / "a.jpg").pixels[0]
+    image = read(tmp_path / "a.jpg")
+    shown = image.pixels[0]
+    assert image.provenance.rotated
     assert shown.shape == (32, 16)
     assert shown[:15].min() > 250
     assert shown[17:].max() < 5
