@@ -17,7 +17,7 @@ average over patients, with a larger spread than ``n`` slices suggest.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -27,10 +27,11 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["choose", "p_value"]
+__all__ = ["TARGET_FPR", "at_target", "choose", "p_value"]
 
 Values = Tensor | NDArray[Any] | Iterable[float]
 
+TARGET_FPR = 0.05
 MAP_LOW = 0.5
 MAP_THRESHOLD = 0.995
 MAP_HIGH = 0.999
@@ -40,7 +41,9 @@ def choose(
     scores: Values,
     *,
     maps: Tensor | NDArray[Any] | None = None,
-    target_fpr: float = 0.05,
+    target_fpr: float = TARGET_FPR,
+    volumes: Sequence[int] | None = None,
+    patients: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Choose the thresholds of a run.
 
@@ -48,10 +51,13 @@ def choose(
         scores: ``(n)`` anomaly scores of normal validation images, finite, ``n >= 1``.
         maps: their anomaly maps, any shape, finite; without them there is no ``map`` entry.
         target_fpr: share of normal images that may be called abnormal, above 0 and below 1.
+        volumes: number of each image's volume, for decisions on whole volumes.
+        patients: number of each image's patient, for decisions on patients.
 
     Returns:
         JSON-ready: ``score`` with ``threshold`` (an image is abnormal above it), ``target_fpr``,
-        ``expected_fpr``, ``target_reached``, ``images`` (n), ``calibration`` (all scores, rising);
+        ``expected_fpr``, ``target_reached``, ``images`` (n), ``calibration`` (all scores, rising)
+        and, where given, the ``volumes`` and ``patients`` of these scores in the same order;
         ``map`` with ``low`` and ``high`` (display scale: the 50th and 99.9th percentile of all
         validation pixels, so that normal images look normal), ``threshold`` (a pixel is abnormal
         above it: the 99.5th percentile), and ``pixels``. All are values that occurred, except that
@@ -60,26 +66,49 @@ def choose(
     Raises:
         InputError: no scores, a value that is not finite, or a target outside (0, 1).
     """
+    values = _finite("scores", scores).astype(np.float64)
+    order = np.argsort(values, kind="stable")
+    chosen: dict[str, Any] = {"score": _score_threshold(values[order], target_fpr)}
+    for name, numbers in (("volumes", volumes), ("patients", patients)):
+        if numbers is not None:
+            if len(numbers) != len(values):
+                raise InputError(f"{name}: {len(values)} numbers expected, got {len(numbers)}")
+            chosen["score"][name] = np.asarray(numbers, dtype=np.int64)[order].tolist()
+    if maps is not None:
+        chosen["map"] = _map_scale(_finite("maps", maps))
+    return chosen
+
+
+def at_target(thresholds: Mapping[str, Any], target_fpr: float) -> dict[str, Any]:
+    """The thresholds of a run with the score's threshold for another false-positive rate.
+
+    Args:
+        thresholds: what :func:`choose` returned.
+        target_fpr: above 0 and below 1.
+
+    Raises:
+        InputError: a target outside (0, 1).
+    """
+    score = thresholds["score"]
+    calibration = np.asarray(score["calibration"], dtype=np.float64)
+    return {**thresholds, "score": {**score, **_score_threshold(calibration, target_fpr)}}
+
+
+def _score_threshold(calibration: NDArray[np.float64], target_fpr: float) -> dict[str, Any]:
     if not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must be above 0 and below 1, got {target_fpr}")
-    calibration = np.sort(_finite("scores", scores).astype(np.float64))
     images = len(calibration)
     # In rational numbers of the decimal that was written: 0.05 x 20 is 1, never 1 + 2^-52.
     allowed = math.floor(Fraction(str(target_fpr)) * (images + 1))
     place = images + 1 - max(allowed, 1)
-    chosen: dict[str, Any] = {
-        "score": {
-            "threshold": float(calibration[place - 1]),
-            "target_fpr": float(target_fpr),
-            "expected_fpr": (images + 1 - place) / (images + 1),
-            "target_reached": allowed >= 1,
-            "images": images,
-            "calibration": calibration.tolist(),
-        }
+    return {
+        "threshold": float(calibration[place - 1]),
+        "target_fpr": float(target_fpr),
+        "expected_fpr": (images + 1 - place) / (images + 1),
+        "target_reached": allowed >= 1,
+        "images": images,
+        "calibration": calibration.tolist(),
     }
-    if maps is not None:
-        chosen["map"] = _map_scale(_finite("maps", maps))
-    return chosen
 
 
 def p_value(score: float, thresholds: Mapping[str, Any]) -> float:

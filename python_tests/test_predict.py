@@ -498,7 +498,7 @@ def test_a_saved_run_scores_pictures_with_masks(tmp_path: Path) -> None:
     assert metrics["image"]["auroc"]["value"] is not None
     assert metrics["baselines"]["file_size"]["auroc"]["value"] is not None
     run = load(tmp_path / "run")
-    assert metrics["threshold"]["value"] == run.thresholds["score"]["threshold"]
+    assert metrics["threshold"]["image"]["value"] == run.thresholds["score"]["threshold"]
 
 
 def test_scores_are_written_with_all_their_digits(run: Run, study: Path, tmp_path: Path) -> None:

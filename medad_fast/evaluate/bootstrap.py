@@ -17,15 +17,32 @@ from numpy.typing import ArrayLike, NDArray
 from medad_fast.errors import InputError
 from medad_fast.evaluate.metrics import (
     auroc_of_counts,
+    best_dice_of_counts,
     checked_scores,
+    fpr_at_tpr95_of_counts,
     precision_of_counts,
     tie_starts,
 )
 from medad_fast.evaluate.pixels import SortedPixels, aupro_of_counts
 
-__all__ = ["Interval", "draw_clusters", "interval", "pixel_replicates", "score_replicates"]
+__all__ = [
+    "Interval",
+    "draw_clusters",
+    "interval",
+    "paired_p_value",
+    "pixel_replicates",
+    "ratio_replicates",
+    "score_replicates",
+]
 
 _CELLS_AT_ONCE = 1 << 22
+_OF_COUNTS = {
+    "auroc": auroc_of_counts,
+    "average_precision": precision_of_counts,
+    "fpr_at_tpr95": fpr_at_tpr95_of_counts,
+    "best_dice": best_dice_of_counts,
+}
+"""The ranking metrics, each from counts of normal and abnormal items by falling score."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,20 @@ def interval(replicates: NDArray[np.float64]) -> Interval:
     return Interval(float(low), float(high), dropped)
 
 
+def paired_p_value(differences: NDArray[np.float64]) -> float | None:
+    """Two-sided p-value of a difference, from its resamples; ``None`` where none is defined.
+
+    Twice the share of resamples on the rarer side of 0, zeros on both sides and the observed data
+    counted as one more resample: the level at which the percentile interval just touches 0. Never
+    below ``2 / (resamples + 1)``.
+    """
+    defined = differences[~np.isnan(differences)]
+    if not len(defined):
+        return None
+    rarer = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    return min(1.0, 2 * (1 + int(rarer)) / (len(defined) + 1))
+
+
 def draw_clusters(clusters: int, resamples: int, seed: int) -> NDArray[np.int64]:
     """How often each cluster is drawn in each resample: ``(resamples, clusters)``.
 
@@ -64,7 +95,7 @@ def draw_clusters(clusters: int, resamples: int, seed: int) -> NDArray[np.int64]
 def score_replicates(
     scores: ArrayLike, abnormal: ArrayLike, cluster: ArrayLike, draws: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """AUROC and average precision of every resample, NaN where undefined.
+    """The ranking metrics of every resample, NaN where undefined.
 
     Args:
         scores: ``(N)``, larger is more anomalous.
@@ -73,7 +104,7 @@ def score_replicates(
         draws: from :func:`draw_clusters`.
 
     Returns:
-        ``auroc`` and ``average_precision``, each ``(resamples)``.
+        ``auroc``, ``average_precision``, ``fpr_at_tpr95`` and ``best_dice``, each ``(resamples)``.
     """
     values, truth = checked_scores(scores, abnormal)
     owner = np.asarray(cluster, dtype=np.int64)
@@ -81,22 +112,46 @@ def score_replicates(
         raise InputError(f"cluster must have one number for each of {len(values)} scores")
     order = np.argsort(-values, kind="stable")
     starts, ordered_truth, ordered_owner = tie_starts(values[order]), truth[order], owner[order]
-    result = {name: np.full(len(draws), np.nan) for name in ("auroc", "average_precision")}
+    result = {name: np.full(len(draws), np.nan) for name in _OF_COUNTS}
     rows = max(1, _CELLS_AT_ONCE // max(1, len(values)))
     for first in range(0, len(draws) if len(values) else 0, rows):
         part = slice(first, first + rows)
         weights = draws[part][:, ordered_owner]
         abnormal_counts = np.add.reduceat(weights * ordered_truth, starts, axis=1)
         normal_counts = np.add.reduceat(weights, starts, axis=1) - abnormal_counts
-        result["auroc"][part] = auroc_of_counts(normal_counts, abnormal_counts)
-        result["average_precision"][part] = precision_of_counts(normal_counts, abnormal_counts)
+        for name, of_counts in _OF_COUNTS.items():
+            result[name][part] = of_counts(normal_counts, abnormal_counts)
+    return result
+
+
+def ratio_replicates(
+    above: ArrayLike, below: ArrayLike, cluster: ArrayLike, draws: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Sum over items of ``above`` by sum of ``below`` in every resample, NaN where the latter is 0.
+
+    Rates, means and Dice at a fixed threshold are all of this kind.
+
+    Args:
+        above: ``(N)``.
+        below: ``(N)``, at least 0.
+        cluster: ``(N)`` number of each item's patient, a column of ``draws``.
+        draws: from :func:`draw_clusters`.
+    """
+    owner = np.asarray(cluster, dtype=np.int64)
+    weights = draws.astype(np.float64)
+    upper, lower = (
+        weights @ np.bincount(owner, np.asarray(part, dtype=np.float64), weights.shape[1])
+        for part in (above, below)
+    )
+    result = np.full(len(draws), np.nan)
+    np.divide(upper, lower, out=result, where=lower > 0)
     return result
 
 
 def pixel_replicates(
     pixels: SortedPixels, draws: NDArray[np.int64], bins: int = 4096
 ) -> dict[str, NDArray[np.float64]]:
-    """AUROC, average precision and AUPRO of every resample over binned pixels, NaN where undefined.
+    """The ranking metrics and AUPRO of every resample over binned pixels, NaN where undefined.
 
     Args:
         pixels: sorted once; its clusters are the columns of ``draws``.
@@ -109,11 +164,8 @@ def pixel_replicates(
         tables.append(weights @ counts)
     if not tables:
         nothing = np.full(len(draws), np.nan)
-        return {name: nothing for name in ("auroc", "average_precision", "aupro")}
+        return {name: nothing for name in (*_OF_COUNTS, "aupro")}
     normal, abnormal, coverage = np.concatenate(tables, axis=-1)
     lesions = weights @ pixels.lesions_by_cluster()
-    return {
-        "auroc": auroc_of_counts(normal, abnormal),
-        "average_precision": precision_of_counts(normal, abnormal),
-        "aupro": aupro_of_counts(normal, coverage, lesions),
-    }
+    result = {name: of_counts(normal, abnormal) for name, of_counts in _OF_COUNTS.items()}
+    return {**result, "aupro": aupro_of_counts(normal, coverage, lesions)}

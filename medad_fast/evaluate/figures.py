@@ -1,26 +1,36 @@
-"""Each figure with its interval, at the level of images, patients or pixels."""
+"""Each metric with its resamples, at the level of images, volumes, patients or pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.evaluate.aggregate import Rule, aggregate
 from medad_fast.evaluate.bootstrap import (
     draw_clusters,
     interval,
     pixel_replicates,
+    ratio_replicates,
     score_replicates,
 )
-from medad_fast.evaluate.metrics import Metric, Ranking, auroc, average_precision, rank
+from medad_fast.evaluate.metrics import (
+    Metric,
+    Ranking,
+    auroc,
+    average_precision,
+    fpr_at_tpr95,
+    oracle_dice,
+    rank,
+)
 from medad_fast.evaluate.pixels import aupro
 from medad_fast.evaluate.slices import SliceData, number_in_order
 from medad_fast.scores import ScoreRow
 
-__all__ = ["Figure", "Items", "Resampler", "undefined"]
+__all__ = ["Figure", "Items", "Resampler", "Sample", "figure", "undefined"]
 
 Figure = dict[str, Any]
 """``value``, ``low`` and ``high`` of one metric, null where undefined, then with ``reason``."""
@@ -28,12 +38,14 @@ Figure = dict[str, Any]
 
 @dataclass(frozen=True)
 class Items:
-    """What is ranked at one level: images or patients."""
+    """What is ranked at one level: images, volumes or patients."""
 
     scores: NDArray[np.float64]
     abnormal: NDArray[np.bool_]
     patients: NDArray[np.int64]
     """Number of each item's patient, in order of first appearance: hashes change between runs."""
+    volumes: NDArray[np.int64]
+    """Number of each item's volume, in order of first appearance."""
     item: str = "image"
 
     @classmethod
@@ -42,85 +54,128 @@ class Items:
             np.array([row.anomaly_score for row in rows], dtype=np.float64),
             np.array([row.label == "abnormal" for row in rows], dtype=np.bool_),
             number_in_order(row.patient for row in rows),
+            number_in_order(row.path for row in rows),
         )
 
-    def by_patient(self) -> Items:
-        """The largest score of each patient; abnormal where one of the slices is."""
-        count = self.clusters
-        scores = np.full(count, -np.inf)
-        np.maximum.at(scores, self.patients, self.scores)
-        abnormal = np.zeros(count, dtype=np.bool_)
-        np.logical_or.at(abnormal, self.patients, self.abnormal)
-        return Items(scores, abnormal, np.arange(count), "patient")
+    def by_volume(self, rule: Rule) -> Items:
+        """One item a volume; abnormal where one of the slices is."""
+        return self._grouped(self.volumes, rule, "volume")
+
+    def by_patient(self, rule: Rule) -> Items:
+        """One item a patient; abnormal where one of the items is."""
+        return self._grouped(self.patients, rule, "patient")
+
+    def _grouped(self, owner: NDArray[np.int64], rule: Rule, item: str) -> Items:
+        _, first = np.unique(owner, return_index=True)
+        abnormal = np.zeros(len(first), dtype=np.bool_)
+        np.logical_or.at(abnormal, owner, self.abnormal)
+        scores = aggregate(self.scores, owner, rule)
+        return Items(scores, abnormal, self.patients[first], self.volumes[first], item)
 
     def with_scores(self, scores: NDArray[np.float64]) -> Items:
-        return Items(scores, self.abnormal, self.patients, self.item)
+        return Items(scores, self.abnormal, self.patients, self.volumes, self.item)
 
     @property
     def clusters(self) -> int:
+        """How many patients there are."""
         return int(self.patients.max()) + 1 if len(self.patients) else 0
 
     @property
     def unit(self) -> str:
-        return "patient" if self.clusters > 1 else "image"
+        """What is resampled."""
+        return "patient" if self.clusters > 1 else self.item
+
+    @property
+    def resampled(self) -> NDArray[np.int64]:
+        """Number of what each item is resampled with: its patient, or itself for a lone patient."""
+        return self.patients if self.clusters > 1 else np.arange(len(self.scores))
 
     def ranking(self) -> Ranking:
         return rank(self.scores, self.abnormal)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A metric and what it is in each resample: ``(resamples)``, NaN where undefined."""
+
+    metric: Metric
+    replicates: NDArray[np.float64]
+
+
 class Resampler:
-    """Makes each figure with its interval, and counts the resamples that had to be left out."""
+    """Computes metrics in the data and in every resample of the patients, all with equal draws."""
 
     def __init__(self, resamples: int, seed: int) -> None:
         self._resamples = resamples
         self._seed = seed
-        self.dropped: dict[str, int] = {}
 
-    def scores(self, level: str, items: Items) -> dict[str, Figure]:
-        single = items.clusters <= 1
-        clusters = np.arange(len(items.scores)) if single else items.patients
-        draws = draw_clusters(len(set(clusters.tolist())), self._resamples, self._seed)
-        replicates = score_replicates(items.scores, items.abnormal, clusters, draws)
+    def scores(self, items: Items) -> dict[str, Sample]:
+        """``auroc``, ``average_precision``, ``fpr_at_tpr95`` and ``best_dice`` of ranked items."""
+        clusters = items.resampled
+        replicates = score_replicates(
+            items.scores, items.abnormal, clusters, self._draws(clusters.max(initial=-1) + 1)
+        )
         ranking = items.ranking()
-        values = {
-            "auroc": auroc(ranking, items.item),
-            "average_precision": average_precision(ranking, items.item),
-        }
-        return self._figures(level, values, replicates)
+        return _samples(_ranking_metrics(ranking, items.item), replicates)
 
-    def pixels(self, slices: SliceData) -> dict[str, Figure]:
-        pixels = slices.pixels
-        ranking = pixels.ranking()
-        values = {
-            "auroc": auroc(ranking, "pixel"),
-            "average_precision": average_precision(ranking, "pixel"),
-            "aupro": aupro(ranking),
-        }
+    def pixels(self, slices: SliceData) -> dict[str, Sample]:
+        """The same of pixels, and ``aupro``."""
+        ranking = slices.pixels.ranking()
+        values = {**_ranking_metrics(ranking, "pixel"), "aupro": aupro(ranking)}
         if ranking.one_class():
-            undefined_all = {
-                name: Metric(None, slices.reason or metric.reason)
+            nothing = np.full(self._resamples, np.nan)
+            return {
+                name: Sample(Metric(None, slices.reason or metric.reason), nothing)
                 for name, metric in values.items()
             }
-            return self._figures("pixel", undefined_all, {})
-        draws = draw_clusters(pixels.clusters, self._resamples, self._seed)
-        return self._figures("pixel", values, pixel_replicates(pixels, draws))
+        return _samples(
+            values, pixel_replicates(slices.pixels, self._draws(slices.pixels.clusters))
+        )
 
-    def _figures(
-        self, level: str, values: dict[str, Metric], replicates: dict[str, NDArray[np.float64]]
-    ) -> dict[str, Figure]:
-        figures = {}
-        for name, metric in values.items():
-            if metric.value is None:
-                figures[name] = undefined(metric.reason)
-                continue
-            found = interval(replicates[name])
-            self.dropped[f"{level}.{name}"] = found.dropped
-            figures[name] = {"value": metric.value, "low": found.low, "high": found.high}
-            if found.low is None:
-                figures[name]["reason"] = "no resample holds both classes"
-        return figures
+    def ratio(
+        self,
+        above: NDArray[Any],
+        below: NDArray[Any],
+        clusters: NDArray[np.int64],
+        reason: str | None,
+    ) -> Sample:
+        """Sum of ``above`` by sum of ``below``, each ``(N)``; without a sum below, ``reason``."""
+        total = float(np.sum(below))
+        metric = Metric(float(np.sum(above)) / total) if total else Metric(None, reason)
+        draws = self._draws(clusters.max(initial=-1) + 1)
+        return Sample(metric, ratio_replicates(above, below, clusters, draws))
+
+    def _draws(self, clusters: int) -> NDArray[np.int64]:
+        return draw_clusters(int(clusters), self._resamples, self._seed)
+
+
+def figure(sample: Sample) -> tuple[Figure, int]:
+    """A metric with its interval, and how many resamples had to be left out."""
+    if sample.metric.value is None:
+        return undefined(sample.metric.reason), 0
+    found = interval(sample.replicates)
+    result: Figure = {"value": sample.metric.value, "low": found.low, "high": found.high}
+    if found.low is None:
+        result["reason"] = "no resample holds both classes"
+    return result, found.dropped
 
 
 def undefined(reason: str | None) -> Figure:
     """A figure without a value."""
     return {"value": None, "low": None, "high": None, "reason": reason}
+
+
+def _ranking_metrics(ranking: Ranking, item: str) -> dict[str, Metric]:
+    best, _ = oracle_dice(ranking, item)
+    return {
+        "auroc": auroc(ranking, item),
+        "average_precision": average_precision(ranking, item),
+        "fpr_at_tpr95": fpr_at_tpr95(ranking, item),
+        "best_dice": best,
+    }
+
+
+def _samples(
+    metrics: Mapping[str, Metric], replicates: Mapping[str, NDArray[np.float64]]
+) -> dict[str, Sample]:
+    return {name: Sample(metric, replicates[name]) for name, metric in metrics.items()}

@@ -23,12 +23,18 @@ __all__ = [
     "Metric",
     "Ranking",
     "auroc",
+    "auroc_of_counts",
     "average_precision",
+    "best_dice_of_counts",
+    "checked_scores",
     "confusion_at",
     "dice_at",
     "fpr_at_tpr95",
+    "fpr_at_tpr95_of_counts",
     "oracle_dice",
+    "precision_of_counts",
     "rank",
+    "tie_starts",
 ]
 
 
@@ -122,24 +128,20 @@ def average_precision(ranking: Ranking, item: str = "image") -> Metric:
 
 def fpr_at_tpr95(ranking: Ranking, item: str = "image") -> Metric:
     """Share of normal items at or above the highest score that finds 95 % of the abnormal ones."""
-    if reason := ranking.one_class(item):
-        return Metric(None, reason)
-    hits, alarms = np.cumsum(ranking.abnormal), np.cumsum(ranking.normal)
-    # 20 of 19ths in whole numbers: 0.95 has no exact float, and 19 of 20 must count as reached.
-    first = int(np.argmax(20 * hits >= 19 * hits[-1]))
-    return Metric(float(alarms[first] / alarms[-1]))
+    return _metric(
+        fpr_at_tpr95_of_counts(ranking.normal, ranking.abnormal), ranking.one_class(item)
+    )
 
 
 def oracle_dice(ranking: Ranking, item: str = "pixel") -> tuple[Metric, float | None]:
     """Best Dice over all thresholds, and the score ("at or above") that reaches it.
 
     Oracle: the threshold is chosen on the very items that are judged, so that the figure is an
-    upper limit and not a performance.
+    upper limit and not a performance. Undefined in a set of one class, as the others are.
     """
-    if not ranking.abnormal.any():
-        return Metric(None, f"no abnormal {item}"), None
-    hits, alarms = np.cumsum(ranking.abnormal), np.cumsum(ranking.normal)
-    dice = 2 * hits / (hits + alarms + hits[-1])
+    if reason := ranking.one_class(item):
+        return Metric(None, reason), None
+    dice = _dice_at_each(ranking.normal, ranking.abnormal)
     best = int(np.argmax(dice))
     return Metric(float(dice[best])), float(ranking.scores[best])
 
@@ -183,6 +185,32 @@ def precision_of_counts(normal: NDArray[Any], abnormal: NDArray[Any]) -> NDArray
     weighted = np.sum(abnormal * (found / np.maximum(flagged, 1)), axis=-1)
     total = found[..., -1:].sum(axis=-1)
     return _ratio(weighted, np.where(normal.any(axis=-1), total, 0))
+
+
+def fpr_at_tpr95_of_counts(normal: NDArray[Any], abnormal: NDArray[Any]) -> NDArray[np.float64]:
+    """False-positive rate at a true-positive rate of 95 % of tables of counts ``(..., G)``."""
+    found, alarms = np.cumsum(abnormal, axis=-1), np.cumsum(normal, axis=-1)
+    total = found[..., -1:].sum(axis=-1)
+    # In whole numbers: 0.95 has no exact float, and 19 of 20 must count as reached.
+    missed = np.count_nonzero(20 * found < 19 * found[..., -1:], axis=-1)
+    if not alarms.shape[-1]:
+        return np.full(np.shape(total), np.nan)
+    called = np.take_along_axis(alarms, missed[..., None], axis=-1)[..., 0]
+    return _ratio(called, np.where(total > 0, alarms[..., -1], 0))
+
+
+def best_dice_of_counts(normal: NDArray[Any], abnormal: NDArray[Any]) -> NDArray[np.float64]:
+    """Best Dice over all thresholds of tables of counts ``(..., G)``; NaN without both classes."""
+    dice = _dice_at_each(normal, abnormal)
+    defined = np.any(abnormal, axis=-1) & np.any(normal, axis=-1)
+    return np.where(defined, np.max(dice, axis=-1, initial=0.0), np.nan)
+
+
+def _dice_at_each(normal: NDArray[Any], abnormal: NDArray[Any]) -> NDArray[np.float64]:
+    found = np.cumsum(abnormal, axis=-1)
+    called_and_true = found + np.cumsum(normal, axis=-1) + found[..., -1:]
+    dice: NDArray[np.float64] = 2 * found / np.maximum(called_and_true, 1)
+    return dice
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:

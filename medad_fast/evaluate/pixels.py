@@ -190,11 +190,7 @@ class SortedPixels:
 
     def confusion_at(self, threshold: float) -> dict[str, int]:
         """Counts of the decision "abnormal where the map is above ``threshold``"."""
-        with np.errstate(over="ignore"):
-            nearest = np.float32(threshold)
-        if float(nearest) > threshold:  # as float64: numpy would round the threshold first
-            nearest = np.nextafter(nearest, np.float32(-np.inf))
-        key = falling_keys(np.asarray([nearest], dtype=np.float32))
+        key = falling_keys(np.asarray([float32_up_to(threshold)], dtype=np.float32))
         above = int(np.searchsorted(self._packed, key << _SHIFT)[0])
         hits = int(np.searchsorted(self._places, above))
         return {
@@ -264,6 +260,15 @@ class SortedPixels:
         """Where the pixels with each of these keys begin and end."""
         begin = np.searchsorted(self._packed, keys << _SHIFT)
         return begin, np.searchsorted(self._packed, (keys + np.uint64(1)) << _SHIFT)
+
+
+def float32_up_to(threshold: float) -> np.float32:
+    """The largest float32 that is not above ``threshold``: the same values lie above both."""
+    with np.errstate(over="ignore"):
+        nearest = np.float32(threshold)
+    if float(nearest) > threshold:  # as float64: numpy would round the threshold first
+        nearest = np.nextafter(nearest, np.float32(-np.inf))
+    return nearest
 
 
 def falling_keys(values: NDArray[np.float32]) -> NDArray[np.uint64]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medad_fast.errors import InputError
-from medad_fast.evaluate.pixels import PixelCollector, SortedPixels
+from medad_fast.evaluate.pixels import PixelCollector, SortedPixels, float32_up_to
 from medad_fast.io import Image, Provenance, read, read_mask
 from medad_fast.io.orientation import Axis
 from medad_fast.scores import ScoreRow, in_plane
@@ -32,6 +32,15 @@ class SliceData:
     """What the clusters of ``pixels`` are: ``patient``, or ``image`` where there is one patient."""
     reason: str | None
     """Why there are no abnormal pixels, where the tables alone would not tell."""
+    patients: NDArray[np.int64]
+    """Number of each of these slices' patient."""
+    clusters: NDArray[np.int64]
+    """Number of what each of these slices is resampled with."""
+    decided: NDArray[np.int64] | None
+    """``(slices, 3)``: true-positive, false-positive and false-negative pixels of each of these
+    slices at the stored threshold; ``None`` without one."""
+    sizes: NDArray[np.int64]
+    """How many pixels each of these slices has."""
     percentiles: dict[str, list[float]] = field(default_factory=dict)
     """99th percentile of the map of each slice, by label."""
 
@@ -41,7 +50,13 @@ class SliceData:
         return float(np.median(values)) if values else None
 
 
-def read_slices(folder: Path, root: Path, rows: Sequence[ScoreRow], axis: Axis) -> SliceData:
+def read_slices(
+    folder: Path,
+    root: Path,
+    rows: Sequence[ScoreRow],
+    axis: Axis,
+    threshold: float | None = None,
+) -> SliceData:
     """Read each map once, and the mask beside it.
 
     Args:
@@ -49,6 +64,7 @@ def read_slices(folder: Path, root: Path, rows: Sequence[ScoreRow], axis: Axis) 
         root: of the data set, holds the masks.
         rows: of ``scores.csv``; the rows of one volume follow each other.
         axis: the plane in which the run slices volumes.
+        threshold: of the run; a pixel is called abnormal where the map is above it.
 
     Raises:
         InputError: a map or a mask is missing, damaged, or not on the grid of the other.
@@ -56,16 +72,39 @@ def read_slices(folder: Path, root: Path, rows: Sequence[ScoreRow], axis: Axis) 
     known = [row for row in rows if row.mask or row.label == "normal"]
     patients = number_in_order(row.patient for row in known)
     single = not len(patients) or int(patients.max()) == 0
-    clusters = iter(range(len(known)) if single else patients.tolist())
+    clusters = np.arange(len(known)) if single else patients
+    cut = None if threshold is None else float32_up_to(threshold)
+    sizes, decided = list[int](), list[tuple[int, int, int]]()
     collector, percentiles = PixelCollector(), dict[str, list[float]]()
     for row, anomaly_map, mask in _volumes(folder, root, rows, axis):
         percentile = float(np.percentile(anomaly_map, MAP_PERCENTILE))
         percentiles.setdefault(row.label, []).append(percentile)
         if row.mask or row.label == "normal":
-            collector.add(anomaly_map, mask, next(clusters))
+            collector.add(anomaly_map, mask, int(clusters[len(sizes)]))
+            sizes.append(anomaly_map.size)
+            if cut is not None:
+                decided.append(_decisions(np.asarray(anomaly_map, dtype=np.float32) > cut, mask))
     no_masks = any(row.label == "abnormal" for row in rows) and not any(row.mask for row in rows)
     reason = "no abnormal image has a mask" if no_masks else None
-    return SliceData(collector.sort(), "image" if single else "patient", reason, percentiles)
+    return SliceData(
+        pixels=collector.sort(),
+        unit="image" if single else "patient",
+        reason=reason,
+        patients=patients,
+        clusters=clusters,
+        decided=None if cut is None else np.array(decided, dtype=np.int64).reshape(-1, 3),
+        sizes=np.array(sizes, dtype=np.int64),
+        percentiles=percentiles,
+    )
+
+
+def _decisions(called: NDArray[np.bool_], mask: NDArray[Any] | None) -> tuple[int, int, int]:
+    """True-positive, false-positive and false-negative pixels of one slice."""
+    above = int(np.count_nonzero(called))
+    if mask is None:
+        return 0, above, 0
+    hits = int(np.count_nonzero(called & (mask != 0)))
+    return hits, above - hits, int(np.count_nonzero(mask)) - hits
 
 
 def number_in_order(names: Iterable[Hashable]) -> NDArray[np.int64]:

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medad_fast.errors import InputError
-from medad_fast.evaluate.figures import Figure, Items, Resampler, undefined
-from medad_fast.evaluate.metrics import confusion_at, dice_at, fpr_at_tpr95, oracle_dice
-from medad_fast.evaluate.pixels import SortedPixels
-from medad_fast.evaluate.slices import MAP_PERCENTILE, SliceData, read_slices
+from medad_fast.evaluate.figures import Figure, Items, Resampler, Sample, figure, undefined
+from medad_fast.evaluate.judgement import (
+    Aggregation,
+    Judgement,
+    Predictions,
+    judge,
+    read_predictions,
+)
+from medad_fast.evaluate.metrics import oracle_dice
+from medad_fast.evaluate.slices import MAP_PERCENTILE, SliceData
 from medad_fast.io.atomic import write_text
-from medad_fast.scores import ScoreRow, read_columns, read_scores
+from medad_fast.scores import read_columns
 
 __all__ = ["evaluate"]
 
-_NEEDED = (
-    ("data", "root"),
-    ("preprocess", "axis"),
-    ("counts", "skipped_slices"),
-    ("counts", "failed_files"),
-    *(("thresholds", "score", name) for name in ("threshold", "target_fpr", "expected_fpr")),
-)
-"""What must be in ``predict.json``."""
+_ITEM_LEVELS = ("image", "volume", "patient")
+_RANKING = ("auroc", "average_precision", "aupro")
+"""Figures without any threshold."""
 
 
 def evaluate(
-    dir: str | Path, *, data: str | Path | None = None, resamples: int = 1000, seed: int = 0
+    dir: str | Path,
+    *,
+    data: str | Path | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    volume_score: str = "max",
+    patient_score: str = "max",
 ) -> dict[str, Any]:
     """Judge the predictions in a folder and write ``metrics.json`` there. See docs/metrics.md.
 
@@ -39,6 +46,9 @@ def evaluate(
         data: where the data set lies now, if it moved since; masks are read from there.
         resamples: bootstrap resamples for each interval, at least 1.
         seed: of the resamples.
+        volume_score: a volume's score from those of its slices: ``max``, ``top-K`` (mean of the K
+            largest) or ``quantile-Q``.
+        patient_score: a patient's score from those of the volumes, likewise.
 
     Returns:
         What ``metrics.json`` holds.
@@ -46,68 +56,73 @@ def evaluate(
     Raises:
         InputError: no finished prediction there, a missing map or mask, or a damaged table.
     """
-    folder = Path(dir)
     if resamples < 1:
         raise InputError(f"resamples must be at least 1, got {resamples}")
-    about = _prediction(folder)
-    rows = read_scores(folder / "scores.csv")
-    if not rows:
-        raise InputError(f"{folder / 'scores.csv'}: at least one scored slice expected, got none")
-    columns = read_columns(folder / "baselines.csv", len(rows))
-    root = _root(Path(data) if data is not None else Path(about["data"]["root"]))
-    slices = read_slices(folder, root, rows, about["preprocess"]["axis"])
-    labelled = [number for number, row in enumerate(rows) if row.label != "unlabeled"]
+    predictions = read_predictions(dir, data)
+    aggregation = Aggregation(volume_score, patient_score)
+    columns = read_columns(predictions.folder / "baselines.csv", len(predictions.rows))
     resampler = Resampler(resamples, seed)
-    images = Items.of_rows([rows[number] for number in labelled])
+    judged = judge(predictions, aggregation, resampler)
+    writer = _Writer()
     metrics: dict[str, Any] = {
-        "image": resampler.scores("image", images),
-        "pixel": resampler.pixels(slices),
-        "patient": resampler.scores("patient", images.by_patient()),
-        "baselines": _baselines(columns, labelled, images, resampler),
-        "published": about.get("published"),
-        "counts": _counts(rows, slices.pixels, about),
-        "threshold": _at_thresholds(about["thresholds"], images, slices),
-        "maps": _maps(about["thresholds"], slices),
-        "oracle": _oracle(images, slices.pixels),
+        **{
+            level: writer.figures(level, samples, _RANKING)
+            for level, samples in judged.ranking.items()
+        },
+        "baselines": _baselines(columns, predictions, judged.levels["image"], resampler, writer),
+        "published": predictions.about.get("published"),
+        "counts": _counts(predictions, judged),
+        "threshold": _thresholds(predictions, judged, writer),
+        "maps": _maps(predictions.about["thresholds"], judged.slices),
+        "oracle": _oracle(judged, writer),
+        "aggregate": {"volume": aggregation.volume, "patient": aggregation.patient},
         "bootstrap": {
             "resamples": resamples,
             "seed": seed,
             "level": 0.95,
             "interval": "percentile",
-            "unit": {"image": images.unit, "pixel": slices.unit, "patient": "patient"},
-            "dropped": resampler.dropped,
+            "unit": {
+                **{level: items.unit for level, items in judged.levels.items()},
+                "pixel": judged.slices.unit,
+            },
+            "dropped": writer.dropped,
         },
     }
-    write_text(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    write_text(predictions.folder / "metrics.json", text)
     return metrics
 
 
-def _prediction(folder: Path) -> dict[str, Any]:
-    path = folder / "predict.json"
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder}: no predict.json, so this is no folder of finished predictions"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    for entries in _NEEDED:
-        found: Any = about
-        for depth, name in enumerate(entries, start=1):
-            if not isinstance(found, dict) or name not in found:
-                raise InputError(f"{path}: the entry {'.'.join(entries[:depth])} is missing")
-            found = found[name]
-    return dict(about)
+class _Writer:
+    """Makes figures of samples and counts the resamples that had to be left out."""
 
+    def __init__(self) -> None:
+        self.dropped: dict[str, int] = {}
 
-def _root(data: Path) -> Path:
-    return data.parent if data.is_file() else data
+    def figures(
+        self, place: str, samples: Mapping[str, Sample], names: tuple[str, ...] | None = None
+    ) -> dict[str, Figure]:
+        return {
+            name: self.figure(f"{place}.{name}", sample)
+            for name, sample in samples.items()
+            if names is None or name in names
+        }
+
+    def figure(self, name: str, sample: Sample) -> Figure:
+        found, dropped = figure(sample)
+        if found["value"] is not None:
+            self.dropped[name] = dropped
+        return found
 
 
 def _baselines(
-    columns: dict[str, list[float]], labelled: list[int], images: Items, resampler: Resampler
+    columns: dict[str, list[float]],
+    predictions: Predictions,
+    images: Items,
+    resampler: Resampler,
+    writer: _Writer,
 ) -> dict[str, dict[str, Figure]]:
+    labelled = [number for number, row in enumerate(predictions.rows) if row.label != "unlabeled"]
     figures = {}
     for name, column in columns.items():
         scores = np.array(column, dtype=np.float64)[labelled]
@@ -115,19 +130,20 @@ def _baselines(
             nothing = undefined("known only where each file holds one image")
             figures[name] = {"auroc": nothing, "average_precision": dict(nothing)}
         else:
-            figures[name] = resampler.scores(f"baselines.{name}", images.with_scores(scores))
+            samples = resampler.scores(images.with_scores(scores))
+            figures[name] = writer.figures(f"baselines.{name}", samples, _RANKING)
     return figures
 
 
-def _counts(
-    rows: Sequence[ScoreRow], pixels: SortedPixels, about: dict[str, Any]
-) -> dict[str, Any]:
+def _counts(predictions: Predictions, judged: Judgement) -> dict[str, Any]:
+    rows, pixels, about = predictions.rows, judged.slices.pixels, predictions.about
     labels = [row.label for row in rows]
     return {
         "images": len(rows),
         "normal": labels.count("normal"),
         "abnormal": labels.count("abnormal"),
         "unlabeled": labels.count("unlabeled"),
+        "volumes": len({row.path for row in rows}),
         "patients": len({row.patient for row in rows}),
         "skipped_slices": about["counts"]["skipped_slices"],
         "failed_files": about["counts"]["failed_files"],
@@ -138,41 +154,18 @@ def _counts(
     }
 
 
-def _at_thresholds(thresholds: dict[str, Any], images: Items, slices: SliceData) -> dict[str, Any]:
+def _thresholds(predictions: Predictions, judged: Judgement, writer: _Writer) -> dict[str, Any]:
     """What the thresholds from validation do on the test set."""
-    score = thresholds["score"]
     result: dict[str, Any] = {
-        "value": score["threshold"],
-        "target_fpr": score["target_fpr"],
-        "expected_fpr": score["expected_fpr"],
-        **_rates(confusion_at(images.ranking(), score["threshold"])),
-        "map_value": None,
-        "dice": None,
-        "reason": None,
+        "target_fpr": predictions.about["thresholds"]["score"]["target_fpr"],
     }
-    if "map" not in thresholds:
-        return {**result, "reason": "the run has no threshold for maps"}
-    counts = slices.pixels.confusion_at(thresholds["map"]["threshold"])
-    dice = dice_at(counts)
-    rates = {f"map_{name}": rate for name, rate in _rates(counts).items()}
-    return {
-        **result,
-        **rates,
-        "map_value": thresholds["map"]["threshold"],
-        "dice": dice.value,
-        "reason": dice.reason and (slices.reason or dice.reason),
-    }
-
-
-def _rates(counts: dict[str, int]) -> dict[str, float | None]:
-    def share(part: str, rest: str) -> float | None:
-        total = counts[part] + counts[rest]
-        return counts[part] / total if total else None
-
-    return {
-        "fpr": share("false_positive", "true_negative"),
-        "tpr": share("true_positive", "false_negative"),
-    }
+    for level, samples in judged.decisions.items():
+        cut = judged.cuts[level]
+        result[level] = {"value": cut.value}
+        if level in _ITEM_LEVELS:
+            result[level]["expected_fpr"] = cut.expected_fpr
+        result[level].update(writer.figures(f"threshold.{level}", samples))
+    return result
 
 
 def _maps(thresholds: dict[str, Any], slices: SliceData) -> dict[str, Any]:
@@ -187,16 +180,17 @@ def _maps(thresholds: dict[str, Any], slices: SliceData) -> dict[str, Any]:
     }
 
 
-def _oracle(images: Items, pixels: SortedPixels) -> dict[str, Any]:
+def _oracle(judged: Judgement, writer: _Writer) -> dict[str, Any]:
     """Figures whose threshold was chosen on the test set itself."""
-    dice, threshold = oracle_dice(pixels.ranking())
-    metrics = {
-        "image_fpr_at_tpr95": fpr_at_tpr95(images.ranking()),
-        "pixel_dice": dice,
-    }
-    return {
+    rankings = {level: items.ranking() for level, items in judged.levels.items()}
+    result: dict[str, Any] = {
         "label": "oracle: thresholds chosen on the test set, an upper limit",
-        **{name: metric.value for name, metric in metrics.items()},
-        "pixel_dice_threshold": threshold,
-        "reasons": {name: metric.reason for name, metric in metrics.items() if metric.reason},
     }
+    for level, samples in judged.ranking.items():
+        ranking = rankings[level] if level in rankings else judged.slices.pixels.ranking()
+        result[level] = {
+            "fpr_at_tpr95": writer.figure(f"oracle.{level}.fpr_at_tpr95", samples["fpr_at_tpr95"]),
+            "dice": writer.figure(f"oracle.{level}.dice", samples["best_dice"]),
+            "dice_threshold": oracle_dice(ranking)[1],
+        }
+    return result

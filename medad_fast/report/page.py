@@ -13,7 +13,7 @@ from medad_fast.report.charts import curves, histogram
 from medad_fast.report.choose import select
 from medad_fast.report.pictures import Picture, colour_bar, draw
 from medad_fast.report.results import Results, read_results, read_slices
-from medad_fast.report.table import LEVELS, figure_text, published_rows, titled
+from medad_fast.report.table import figure_text, published_rows, shown_levels, titled
 from medad_fast.scores import ScoreRow
 
 __all__ = ["write_demo_report", "write_report"]
@@ -147,7 +147,7 @@ def _summary(results: Results) -> list[tuple[str, str]]:
 def _levels(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"level": title, "metric": titled(name), "figure": figure}
-        for level, title in LEVELS.items()
+        for level, title in shown_levels(metrics).items()
         for name, figure in metrics[level].items()
     ]
 

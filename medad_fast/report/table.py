@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["comparison_table", "figure_text", "metrics_table", "published_rows", "titled"]
+__all__ = [
+    "comparison_table",
+    "figure_text",
+    "metrics_table",
+    "published_rows",
+    "shown_levels",
+    "titled",
+]
 
-LEVELS = {"image": "Image", "patient": "Patient", "pixel": "Pixel"}
+LEVELS = {"image": "Image", "volume": "Volume", "patient": "Patient", "pixel": "Pixel"}
 TITLES = {"auroc": "AUROC", "average_precision": "AP", "aupro": "AUPRO"}
 BASELINES = {
     "mean": "mean grey level",
@@ -36,6 +43,13 @@ def titled(name: str) -> str:
     return TITLES.get(name) or BASELINES.get(name, name)
 
 
+def shown_levels(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The levels with their titles; volumes only where they are neither images nor patients."""
+    counts = metrics["counts"]
+    same = counts["volumes"] in (counts["images"], counts["patients"])
+    return {level: title for level, title in LEVELS.items() if not (same and level == "volume")}
+
+
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
     """The metrics of one folder of results, then its trivial baselines.
 
@@ -58,7 +72,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         pad_edge=False,
     )
     reasons = set()
-    for level, title in LEVELS.items():
+    for level, title in shown_levels(metrics).items():
         figures = metrics[level]
         table.add_row(f"[bold]{title}", *(_cell(figures, name) for name in TITLES))
         reasons |= {figure["reason"] for figure in figures.values() if figure.get("reason")}

@@ -20,6 +20,7 @@ from medad_fast.scores import ScoreRow, score_cells, score_columns, write_table
 from medad_fast.thresholds import choose
 
 SIDE = 12
+LEVELS = ("image", "volume", "patient", "pixel")
 
 
 def square_mask(present: bool) -> np.ndarray:
@@ -94,10 +95,9 @@ def predictions(tmp_path: Path) -> Predictions:
 
 
 def figures(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    levels = [metrics[level] for level in ("image", "pixel", "patient")]
-    return [
-        figure for level in [*levels, *metrics["baselines"].values()] for figure in level.values()
-    ]
+    blocks = [*(metrics[level] for level in LEVELS), *metrics["baselines"].values()]
+    blocks += [metrics["oracle"][level] for level in LEVELS]
+    return [found for block in blocks for found in block.values() if isinstance(found, dict)]
 
 
 def refuse(token: str) -> float:
@@ -110,10 +110,12 @@ def test_metrics_json_has_the_promised_keys_and_is_strict(predictions: Predictio
     text = (folder / "metrics.json").read_text(encoding="utf-8")
     assert json.loads(text, parse_constant=refuse) == metrics
     assert set(metrics) == {
-        *("image", "pixel", "patient", "baselines", "counts", "threshold", "maps", "oracle"),
-        *("bootstrap", "published"),
+        *LEVELS,
+        *("baselines", "counts", "threshold", "maps", "oracle", "aggregate", "bootstrap"),
+        "published",
     }
-    assert set(metrics["image"]) == set(metrics["patient"]) == {"auroc", "average_precision"}
+    for level in ("image", "volume", "patient"):
+        assert set(metrics[level]) == {"auroc", "average_precision"}
     assert set(metrics["pixel"]) == {"auroc", "average_precision", "aupro"}
     assert tuple(metrics["baselines"]) == NAMES
     for figure in figures(metrics):
@@ -121,6 +123,9 @@ def test_metrics_json_has_the_promised_keys_and_is_strict(predictions: Predictio
         assert ("reason" in figure) == (figure["value"] is None)
         if figure["value"] is not None:
             assert 0 <= figure["low"] <= figure["high"] <= 1
+    for level in LEVELS:
+        for name in ("fpr", "tpr", "dice"):
+            assert {"value", "low", "high"} <= set(metrics["threshold"][level][name])
 
 
 def test_figures_are_those_of_the_tables(predictions: Predictions) -> None:
@@ -147,6 +152,7 @@ def test_counts_maps_and_thresholds_are_told(predictions: Predictions) -> None:
         "normal": 6,
         "abnormal": 6,
         "unlabeled": 0,
+        "volumes": 12,
         "patients": 6,
         "skipped_slices": 3,
         "failed_files": 1,
@@ -159,10 +165,96 @@ def test_counts_maps_and_thresholds_are_told(predictions: Predictions) -> None:
     assert metrics["maps"]["high"] == predictions.thresholds["map"]["high"]
     threshold = predictions.thresholds["score"]["threshold"]
     normal = [row.anomaly_score for row in predictions.rows if row.label == "normal"]
-    assert metrics["threshold"]["value"] == threshold
-    assert metrics["threshold"]["fpr"] == np.mean([score > threshold for score in normal])
-    assert 0 < metrics["threshold"]["dice"] <= metrics["oracle"]["pixel_dice"] <= 1
+    decided = metrics["threshold"]
+    assert decided["image"]["value"] == threshold
+    assert decided["image"]["fpr"]["value"] == np.mean([score > threshold for score in normal])
+    best = metrics["oracle"]["pixel"]["dice"]["value"]
+    assert 0 < decided["pixel"]["dice"]["value"] <= best <= 1
     assert metrics["oracle"]["label"].startswith("oracle")
+
+
+def test_volumes_and_patients_are_scored_by_the_rules_that_were_asked_for(
+    predictions: Predictions,
+) -> None:
+    """Volumes of three, three and six slices: a patient each, but the last has two of three."""
+    predictions.change(
+        lambda row: {
+            "path": f"test/v{int(row.patient[1:]) // 2}{row.patient == 'p5'}.nii.gz",
+            "patient": f"q{int(row.patient[1:]) // 2}",
+        }
+    )
+    metrics = evaluate(predictions.write(), resamples=20)
+    assert metrics["counts"]["volumes"] == 4
+    assert metrics["counts"]["patients"] == 3
+    assert metrics["aggregate"] == {"volume": "max", "patient": "max"}
+    predictions.change(lambda row: {"label": "normal"} if row.patient == "q0" else {})
+    rules = {"max": max, "top-2": lambda part: sum(sorted(part)[-2:]) / min(len(part), 2)}
+    for name, rule in rules.items():
+        metrics = evaluate(predictions.write(), resamples=20, volume_score=name, patient_score=name)
+        volumes: dict[str, list[float]] = {}
+        for row in predictions.rows:
+            volumes.setdefault(row.path, []).append(row.anomaly_score)
+        of_volume = {path: rule(part) for path, part in volumes.items()}
+        patients = [[of_volume["test/v0False.nii.gz"]], [of_volume["test/v1False.nii.gz"]]]
+        patients.append([of_volume["test/v2False.nii.gz"], of_volume["test/v2True.nii.gz"]])
+        expected = auroc(rank([rule(part) for part in patients], [False, True, True])).value
+        assert metrics["patient"]["auroc"]["value"] == expected
+        ill = {row.path for row in predictions.rows if row.label == "abnormal"}
+        truth = [path in ill for path in of_volume]
+        expected = auroc(rank(list(of_volume.values()), truth)).value
+        assert metrics["volume"]["auroc"]["value"] == expected
+
+
+def test_patients_have_a_threshold_of_their_own_from_validation_patients(
+    predictions: Predictions,
+) -> None:
+    assert evaluate(predictions.write(), resamples=5)["threshold"]["patient"]["value"] is None
+    scores = np.random.default_rng(3).normal(0, 1, 90)
+    patients = np.arange(90) // 3
+    predictions.thresholds = choose(
+        scores, maps=np.ones(3), volumes=patients.tolist(), patients=patients.tolist()
+    )
+    found = evaluate(predictions.write(), resamples=5, volume_score="top-2")["threshold"]
+    own = choose(np.sort(scores.reshape(30, 3), axis=1)[:, 1:].mean(axis=1))["score"]
+    for level in ("volume", "patient"):
+        assert found[level]["value"] == pytest.approx(own["threshold"], abs=1e-15)
+        assert found[level]["expected_fpr"] == own["expected_fpr"] == 1 / 31
+    assert found["image"]["value"] == choose(scores)["score"]["threshold"]
+    by_patient = choose(scores.reshape(30, 3).max(axis=1))["score"]
+    found = evaluate(predictions.out, resamples=5)["threshold"]
+    assert found["patient"]["value"] == by_patient["threshold"] > found["image"]["value"]
+
+
+def test_dice_is_pooled_and_also_per_image_and_patient(predictions: Predictions) -> None:
+    metrics = evaluate(predictions.write(), resamples=20)
+    found = metrics["threshold"]["pixel"]
+    cut = predictions.thresholds["map"]["threshold"]
+    counts = []
+    for row in predictions.rows:
+        called = np.load(predictions.out / row.map).astype(np.float64) > cut
+        mask = square_mask(row.label == "abnormal") > 0
+        counts.append([(called & mask).sum(), called.sum() + mask.sum(), mask.sum()])
+    table = np.array(counts)
+    by_patient = table.reshape(6, 2, 3).sum(axis=1)
+
+    def mean_dice(part: np.ndarray) -> float:
+        ill = part[part[:, 2] > 0]
+        return float((2 * ill[:, 0] / ill[:, 1]).mean())
+
+    pooled = 2 * table[:, 0].sum() / table[:, 1].sum()
+    assert found["dice"]["value"] == pytest.approx(pooled, abs=1e-12)
+    assert found["dice_per_image"]["value"] == pytest.approx(mean_dice(table), abs=1e-12)
+    assert found["dice_per_patient"]["value"] == pytest.approx(mean_dice(by_patient), abs=1e-12)
+    assert len({found[name]["value"] for name in ("dice", "dice_per_image")}) == 2
+
+
+@pytest.mark.parametrize("argument", ["volume_score", "patient_score"])
+@pytest.mark.parametrize("rule", ["mean", "top-0", "quantile-0", "quantile-1.1", "top-x", ""])
+def test_a_rule_that_does_not_exist_is_refused(
+    predictions: Predictions, argument: str, rule: str
+) -> None:
+    with pytest.raises(InputError, match=argument):
+        evaluate(predictions.write(), resamples=5, **{argument: rule})
 
 
 def test_same_seed_same_bits_and_hashes_do_not_matter(predictions: Predictions) -> None:
@@ -180,8 +272,9 @@ def test_one_patient_is_resampled_by_image(predictions: Predictions) -> None:
     metrics = evaluate(predictions.write(), resamples=20)
     assert metrics["bootstrap"]["unit"] == {
         "image": "image",
-        "pixel": "image",
+        "volume": "volume",
         "patient": "patient",
+        "pixel": "image",
     }
     assert metrics["image"]["auroc"]["low"] < metrics["image"]["auroc"]["high"]
     assert metrics["patient"]["auroc"]["reason"] == "no normal patient"
@@ -194,13 +287,19 @@ def test_one_class_gives_nulls_with_reasons(predictions: Predictions, label: str
     for figure in figures(metrics):
         assert (figure["value"], figure["low"], figure["high"]) == (None, None, None)
         assert figure["reason"]
+    for level in ("image", "pixel"):
+        rates = metrics["threshold"][level]
+        assert (rates["fpr"]["value"] is None) == (label != "normal")
+        assert (rates["tpr"]["value"] is None) == (label != "abnormal" or level == "pixel")
 
 
 def test_without_masks_pixels_are_undefined_but_images_are_not(predictions: Predictions) -> None:
     predictions.change(lambda row: {"mask": ""})
     metrics = evaluate(predictions.write(), resamples=20)
     assert metrics["pixel"]["aupro"]["reason"] == "no abnormal image has a mask"
-    assert metrics["threshold"]["dice"] is None
+    for name in ("tpr", "dice", "dice_per_image", "dice_per_patient"):
+        found = metrics["threshold"]["pixel"][name]
+        assert (found["value"], found["reason"]) == (None, "no abnormal image has a mask")
     assert metrics["image"]["auroc"]["value"] is not None
     assert metrics["counts"]["pixels"] == 6 * SIDE * SIDE
 
