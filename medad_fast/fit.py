@@ -32,10 +32,10 @@ from medad_fast.preprocess import (
     load_slices,
     resolve_modality,
 )
-from medad_fast.provenance import file_sizes, splits_of, summary
+from medad_fast.provenance import check_pixels_once, file_sizes, patient_numbers, splits_of, summary
 from medad_fast.recipes import Recipe, load_recipe
 from medad_fast.recipes.published import for_run
-from medad_fast.thresholds import choose
+from medad_fast.thresholds import TARGET_FPR, check_target, choose
 from medad_fast.training import Interrupted, Precision, Progress, pick_device, seed_for, train
 
 __all__ = ["Interrupted", "fit"]
@@ -70,6 +70,7 @@ def fit(
     config: str | Path | None = None,
     preprocess: dict[str, Any] | None = None,
     precision: Precision = "float32",
+    target_fpr: float = TARGET_FPR,
     progress: Progress | None = None,
     on_estimate: Callable[[Estimate], None] | None = None,
     **overrides: Any,
@@ -89,6 +90,8 @@ def fit(
         config: recipe, a YAML file or the name of a packaged one.
         preprocess: fields of ``PreprocessConfig``; they win over the recipe's.
         precision: ``bfloat16`` trains under autocast.
+        target_fpr: share of normal images that may be called abnormal, above 0 and below 1; the
+            threshold for it is chosen on the normal validation images.
         progress: called after each step.
         on_estimate: called once in each stage, after ten steps, with the time and memory that the
             rest of this stage will take.
@@ -109,6 +112,7 @@ def fit(
     seed = next(value for value in (seed, recipe.seed, 0) if value is not None)
     max_steps = max_steps if max_steps is not None else recipe.max_steps
     _check_numbers(seed, max_steps)
+    check_target(target_fpr)
     settings = from_fields(config_class(method), fields, f"method {method}")
     prepared = _preprocess_config(settings, {**recipe.preprocess, **(preprocess or {})})
     place = pick_device(device)
@@ -124,6 +128,8 @@ def fit(
         pipeline = Pipeline(prepared)
         training = _normal_images(study, "train", pipeline)
         validation = _normal_images(study, "validation", pipeline)
+        splits = splits_of(study, {"train": training, "validation": validation})
+        check_pixels_once(splits)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
             model = create(method, **fields)
@@ -161,11 +167,19 @@ def fit(
             baselines=Baselines.fit(training.images, file_sizes(cases, training)),
             seed=seed,
             data=summary(training, validation, unlabeled),
-            splits=splits_of(study),
+            splits=splits,
             published=_published(recipe, method, settings, prepared, max_steps),
         )
         scored = run.score(validation.images)
-        run.thresholds.update(choose(scored.anomaly_score, maps=scored.anomaly_map))
+        run.thresholds.update(
+            choose(
+                scored.anomaly_score,
+                maps=scored.anomaly_map,
+                target_fpr=target_fpr,
+                volumes=validation.case.tolist(),
+                patients=patient_numbers(study.select("validation", "normal"), validation),
+            )
+        )
         run = replace(run, training_outliers=_outliers(run, training, cases))
         save(run)
         shutil.rmtree(folder / "state")

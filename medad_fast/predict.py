@@ -21,6 +21,7 @@ from medad_fast.errors import DeviceError, InputError
 from medad_fast.folder_lock import folder_lock
 from medad_fast.io import Case, Image, Split, Study, load_study, read_mask, write_map
 from medad_fast.io.atomic import atomic_write, write_text
+from medad_fast.leakage import check_unseen, known_pixels, pixel_digests
 from medad_fast.scores import (
     SOURCE_COLUMNS,
     ScoreRow,
@@ -31,6 +32,7 @@ from medad_fast.scores import (
     source_cells,
     write_table,
 )
+from medad_fast.thresholds import at_target, p_value
 
 if TYPE_CHECKING:
     from medad_fast.checkpoint import Run
@@ -47,6 +49,7 @@ def predict(
     out: str | Path,
     *,
     split: Split = "test",
+    target_fpr: float | None = None,
     overlays: bool = False,
     keep_ids: bool = False,
     strict: bool = False,
@@ -57,7 +60,8 @@ def predict(
 
     Files are read, scored and written one at a time. A file that cannot be used is listed in
     ``errors.jsonl`` and the rest goes on. ``predict.json`` is written last: a folder without it
-    holds no finished prediction, only ``scores.partial.csv``.
+    holds no finished prediction, only ``scores.partial.csv``. A labelled test image with the very
+    pixels of one that the run was fitted on cannot be used either: it would be judged by heart.
 
     Args:
         run: folder that :func:`medad_fast.fit` wrote, or the run itself.
@@ -65,6 +69,8 @@ def predict(
         out: folder for the results, made if missing. Results of an earlier prediction there are
             replaced, except for maps of files that are no longer scored.
         split: which images of a data set; loose files have no split and are all scored.
+        target_fpr: share of normal images that may be called abnormal, above 0 and below 1, if not
+            the run's own; the threshold is chosen anew on its validation scores.
         overlays: whether to draw each map over its image (``overlays/``, PNG). They show the
             images, with whatever is burned into them.
         keep_ids: whether ``scores.csv`` names patients as the data set does. Otherwise each is a
@@ -86,6 +92,9 @@ def predict(
         DeviceError: no such device, too little memory, or the disk is full.
     """
     fitted = _run(run, device)
+    thresholds = fitted.thresholds
+    if target_fpr is not None:
+        thresholds = at_target(thresholds, target_fpr)
     study = load_study(data)
     cases = study.select(split)
     if not cases:
@@ -94,7 +103,8 @@ def predict(
     with folder_lock(folder):
         for name in ("predict.json", "metrics.json", "report.html"):
             (folder / name).unlink(missing_ok=True)
-        scorer = _Scorer(fitted, study, folder, overlays, keep_ids)
+        known = known_pixels(fitted.splits)
+        scorer = _Scorer(fitted, thresholds, known, study, folder, overlays, keep_ids)
         _score_all(scorer, cases, strict, progress)
         about = _about(scorer, study, len(cases), split, keep_ids)
         write_text(folder / "predict.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
@@ -148,6 +158,9 @@ class _Scorer:
     """What all files share, and the counts over them."""
 
     run: Run
+    thresholds: dict[str, Any]
+    known: dict[str, str]
+    """Digests of the images that the run was fitted on."""
     study: Study
     folder: Path
     overlays: bool
@@ -169,6 +182,8 @@ class _Scorer:
         if not len(slices.images):
             self.skipped_slices += slices.skipped
             return
+        if case.split == "test" and case.label != "unlabeled":
+            check_unseen(case.name, case.split, pixel_digests(slices.images), self.known)
         anomaly_scores, maps = self._predict(case, image, slices.images, slices.index)
         index = slices.index.tolist()
         map_name = self._write_map(case, image, maps)
@@ -206,7 +221,7 @@ class _Scorer:
         mask: NDArray[np.bool_] | None,
         map_name: str,
     ) -> ScoreRow:
-        threshold = float(self.run.thresholds["score"]["threshold"])
+        threshold = float(self.thresholds["score"]["threshold"])
         label = case.label
         if mask is not None:
             label = "abnormal" if mask[place].any() else "normal"
@@ -221,6 +236,7 @@ class _Scorer:
             anomaly_score=score,
             threshold=threshold,
             prediction="abnormal" if score > threshold else "normal",
+            p_value=p_value(score, self.thresholds),
         )
 
     def _sliced(self, stack: NDArray[Any], image: Image) -> NDArray[Any]:
@@ -241,7 +257,7 @@ class _Scorer:
 
         from medad_fast.overlay import overlay
 
-        scale = self.run.thresholds["map"]
+        scale = self.thresholds["map"]
         shown, sliced = self._sliced(image.pixels, image), self._sliced(maps, image)
         for place in index:
             name = f"overlays/{case.name}.png"
@@ -276,14 +292,13 @@ def _about(
     scorer: _Scorer, study: Study, files: int, split: Split, keep_ids: bool
 ) -> dict[str, Any]:
     run = scorer.run
-    score = {key: value for key, value in run.thresholds["score"].items() if key != "calibration"}
     return {
         "format_version": 1,
         "data": {"root": str(study.root.resolve()), "split": split},
         "run": {"path": str(run.path.resolve()), "method": run.name, "seed": run.seed},
         "published": run.published,
         "preprocess": run.pipeline.config.to_dict(),
-        "thresholds": {**run.thresholds, "score": score},
+        "thresholds": scorer.thresholds,
         "counts": {
             "files": files,
             "failed_files": scorer.failed_files,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from medad_fast.io.study import Case, Study
+from medad_fast.leakage import check_unseen, known_pixels, pixel_digests
 from medad_fast.preprocess import SliceSet
 
-__all__ = ["file_sizes", "splits_of", "summary"]
+__all__ = ["check_pixels_once", "file_sizes", "patient_numbers", "splits_of", "summary"]
 
 
 def file_sizes(cases: Sequence[Case], slices: SliceSet) -> Tensor:
@@ -39,17 +41,54 @@ def summary(training: SliceSet, validation: SliceSet, unlabeled: Tensor | None) 
     }
 
 
-def splits_of(study: Study) -> dict[str, Any]:
-    """Cases per split. Patients are hashed with a salt of this run, so that no table undoes it."""
+def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
+    """Cases per split, those of the normal images with a digest of each slice.
+
+    Patients are hashed with a salt of this run, so that no table undoes it.
+
+    Args:
+        study: the data set.
+        normal: the prepared normal images of the splits ``train`` and ``validation``.
+    """
     salt = secrets.token_hex(16)
     splits: dict[str, Any] = {"salt": salt}
-    for split in ("train", "validation"):
+    for split, slices in normal.items():
+        pixels = defaultdict[int, list[str]](list)
+        for case, digest in zip(slices.case.tolist(), pixel_digests(slices.images), strict=True):
+            pixels[case].append(digest)
+        numbers = itertools.count()
         splits[split] = [
-            {"case": case.name, "label": case.label, "patient": _hashed(case.patient, salt)}
+            {
+                "case": case.name,
+                "label": case.label,
+                "patient": _hashed(case.patient, salt),
+                "pixels": pixels[next(numbers)] if case.label == "normal" else [],
+            }
             for case in study.cases
             if case.split == split
         ]
     return splits
+
+
+def check_pixels_once(splits: Mapping[str, Any]) -> None:
+    """Refuse the same pixels in training and validation.
+
+    Args:
+        splits: from :func:`splits_of`.
+
+    Raises:
+        InputError: a slice is in both; names the two files.
+    """
+    learned = known_pixels({"train": splits["train"]})
+    for case in splits["validation"]:
+        check_unseen(case["case"], "validation", case["pixels"], learned)
+
+
+def patient_numbers(cases: Sequence[Case], slices: SliceSet) -> list[int]:
+    """0 for the patient of the first slice, 1 for the next new one: no identifier leaves here."""
+    numbers: dict[str, int] = {}
+    patients = [cases[case].patient for case in slices.case.tolist()]
+    return [numbers.setdefault(patient, len(numbers)) for patient in patients]
 
 
 def _hashed(patient: str, salt: str) -> str:

@@ -58,6 +58,9 @@ class ScoreRow:
     threshold: float
     prediction: Verdict
     """``abnormal`` where the score is above the threshold."""
+    p_value: float
+    """Conformal: the share of normal images that score as high, counting this one. At most the
+    threshold's ``expected_fpr`` exactly where the score is above the threshold."""
 
 
 class TableWriter:
@@ -234,6 +237,7 @@ def _row(path: Path, line: int, cells: Sequence[str]) -> ScoreRow:
         anomaly_score=_number(path, line, "anomaly_score", values["anomaly_score"]),
         threshold=_number(path, line, "threshold", values["threshold"]),
         prediction=_VERDICTS[values["prediction"]],
+        p_value=_number(path, line, "p_value", values["p_value"]),
     )
 
 

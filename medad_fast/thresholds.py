@@ -17,6 +17,7 @@ average over patients, with a larger spread than ``n`` slices suggest.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["TARGET_FPR", "at_target", "choose", "p_value"]
+__all__ = ["TARGET_FPR", "at_target", "check_target", "choose", "p_value"]
 
 Values = Tensor | NDArray[Any] | Iterable[float]
 
@@ -94,9 +95,18 @@ def at_target(thresholds: Mapping[str, Any], target_fpr: float) -> dict[str, Any
     return {**thresholds, "score": {**score, **_score_threshold(calibration, target_fpr)}}
 
 
-def _score_threshold(calibration: NDArray[np.float64], target_fpr: float) -> dict[str, Any]:
+def check_target(target_fpr: float) -> None:
+    """Refuse a false-positive rate that no threshold can have.
+
+    Raises:
+        InputError: it is not inside (0, 1).
+    """
     if not 0 < target_fpr < 1:
         raise InputError(f"target_fpr must be above 0 and below 1, got {target_fpr}")
+
+
+def _score_threshold(calibration: NDArray[np.float64], target_fpr: float) -> dict[str, Any]:
+    check_target(target_fpr)
     images = len(calibration)
     # In rational numbers of the decimal that was written: 0.05 x 20 is 1, never 1 + 2^-52.
     allowed = math.floor(Fraction(str(target_fpr)) * (images + 1))
@@ -126,8 +136,8 @@ def p_value(score: float, thresholds: Mapping[str, Any]) -> float:
     """
     if not math.isfinite(score):
         raise InputError(f"score must be finite, got {score}")
-    calibration = np.asarray(thresholds["score"]["calibration"], dtype=np.float64)
-    at_least = len(calibration) - int(np.searchsorted(calibration, score, side="left"))
+    calibration = thresholds["score"]["calibration"]
+    at_least = len(calibration) - bisect_left(calibration, score)
     return (1 + at_least) / (len(calibration) + 1)
 
 

@@ -221,6 +221,49 @@ def test_a_folder_in_use_is_busy_and_free_again_when_its_holder_is_killed(data, 
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
+def test_validation_images_keep_their_volume_and_patient_for_decisions_on_patients(tmp_path):
+    for patient in range(6):
+        for scan in range(2):
+            write_pictures(tmp_path / f"d/train/normal/sub-{patient}/{scan}", 2, 2 * patient + scan)
+    run = fit(NAME, tmp_path / "d", tmp_path / "run", device="cpu", target_fpr=0.25, **TINY)
+    score = medad_fast.load(tmp_path / "run").thresholds["score"]
+    assert (score["images"], score["target_fpr"], score["expected_fpr"]) == (4, 0.25, 0.2)
+    assert sorted(score["volumes"]) == [0, 1, 2, 3]
+    assert score["patients"] == [0, 0, 0, 0]
+    assert score == run.thresholds["score"]
+    with pytest.raises(InputError, match="target_fpr"):
+        fit(NAME, tmp_path / "d", tmp_path / "other", target_fpr=0, **TINY)
+    assert not (tmp_path / "other").exists()
+
+
+def test_identical_pixels_in_two_splits_are_refused_whatever_the_file(tmp_path):
+    write_pictures(tmp_path / "d/train/normal", 8, 1)
+    write_pictures(tmp_path / "d/validation/normal", 2, 2)
+    with Picture.open(tmp_path / "d/train/normal/1-03.png") as picture:
+        picture.convert("RGB").save(tmp_path / "d/validation/normal/copy.png")
+    with pytest.raises(InputError, match=r"copy\.png \(validation\).*1-03\.png \(train\)"):
+        fit(NAME, tmp_path / "d", tmp_path / "run", device="cpu", **TINY)
+
+
+def test_a_test_image_that_was_learned_from_is_listed_and_not_judged(tmp_path):
+    write_pictures(tmp_path / "d/train/normal", 8, 1)
+    write_pictures(tmp_path / "d/validation/normal", 2, 2)
+    run = fit(NAME, tmp_path / "d", tmp_path / "run", device="cpu", **TINY)
+    write_pictures(tmp_path / "d/test/normal", 2, 3)
+    for split, name in (("train", "1-05"), ("validation", "2-01")):
+        (tmp_path / f"d/test/normal/x{name}.png").write_bytes(
+            (tmp_path / f"d/{split}/normal/{name}.png").read_bytes() + b"another file"
+        )
+    about = medad_fast.predict(run, tmp_path / "d", tmp_path / "out")
+    assert (about["counts"]["images"], about["counts"]["failed_files"]) == (2, 2)
+    errors = (tmp_path / "out/errors.jsonl").read_text().splitlines()
+    for line, source in zip(errors, ("1-05.png (train)", "2-01.png (validation)"), strict=True):
+        assert source in json.loads(line)["reason"]
+    # Loose files have no labels and are not judged: anyone may look at the training images.
+    about = medad_fast.predict(run, tmp_path / "d/train/normal", tmp_path / "loose")
+    assert about["counts"]["images"] == 8
+
+
 def test_patients_are_recorded_as_salted_hashes_only(data, tmp_path):
     a, b = (
         fit(NAME, data, tmp_path / name, device="cpu", max_steps=1, **TINY).splits for name in "ab"

@@ -26,7 +26,7 @@ from medad_fast.io.orientation import Axis
 from medad_fast.methods.base import Method, Prediction, Stage
 from medad_fast.preprocess import Pipeline, PreprocessConfig
 from medad_fast.scores import ScoreRow, read_scores
-from medad_fast.thresholds import choose
+from medad_fast.thresholds import choose, p_value
 from python_tests.io.files import write_dicom, write_png
 
 SIZE = 32
@@ -142,7 +142,8 @@ def test_every_kept_slice_has_a_row_with_its_own_label(
     rows = read_scores(tmp_path / "out/scores.csv")
     assert len(rows) == 3 * SLICES == about["counts"]["images"]
     header = (tmp_path / "out/scores.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert header == "path,patient,slice,split,label,mask,map,anomaly_score,threshold,prediction"
+    columns = "path,patient,slice,split,label,mask,map,anomaly_score,threshold,prediction,p_value"
+    assert header == columns
     ill = [row for row in rows if row.label == "abnormal"]
     assert [(row.path, row.slice) for row in ill] == [("test/abnormal/sub-SECRET9.nii.gz", 1)]
     assert ill[0].mask == "test/masks/sub-SECRET9.nii.gz"
@@ -151,6 +152,30 @@ def test_every_kept_slice_has_a_row_with_its_own_label(
         assert row.split == "test"
         assert row.threshold == run.thresholds["score"]["threshold"]
         assert row.prediction == ("abnormal" if row.anomaly_score > row.threshold else "normal")
+        assert row.p_value == p_value(row.anomaly_score, run.thresholds)
+
+
+@pytest.mark.parametrize("target", [0.05, 0.3, 0.9])
+def test_another_target_sets_another_threshold_and_the_same_p_values(
+    run: Run, study: Path, tmp_path: Path, target: float
+) -> None:
+    own = choose(torch.linspace(0.5, 1.0, 20), target_fpr=target)["score"]
+    about = predict(run, study, tmp_path / "out", target_fpr=target)
+    assert about["thresholds"]["score"] == own
+    assert about["thresholds"]["map"] == run.thresholds["map"]
+    for row in read_scores(tmp_path / "out/scores.csv"):
+        assert row.threshold == own["threshold"]
+        assert (row.prediction == "abnormal") == (row.p_value <= own["expected_fpr"])
+        assert row.p_value == p_value(row.anomaly_score, run.thresholds)
+    assert run.thresholds["score"]["target_fpr"] == 0.05
+
+
+def test_a_target_that_no_threshold_has_is_refused_before_anything_is_written(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="target_fpr"):
+        predict(run, study, tmp_path / "out", target_fpr=1.0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_maps_lie_on_the_grid_of_their_volume(run: Run, study: Path, tmp_path: Path) -> None:
@@ -434,7 +459,7 @@ def test_predict_json_tells_where_the_numbers_come_from(
     assert json.loads((tmp_path / "out/predict.json").read_text(encoding="utf-8")) == about
     assert about["data"] == {"root": str(study.resolve()), "split": "test"}
     assert about["run"]["method"] == "brightness"
-    assert "calibration" not in about["thresholds"]["score"]
+    assert about["thresholds"] == run.thresholds
     assert about["counts"] == {
         "files": 3,
         "failed_files": 0,

@@ -19,6 +19,8 @@ def evaluate(
     data: Path | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    volume_score: str = "max",
+    patient_score: str = "max",
     no_images: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Judge predictions: metrics with intervals beside trivial baselines, and a report.
@@ -36,13 +38,24 @@ def evaluate(
         Bootstrap resamples for each interval.
     seed:
         Of the resamples.
+    volume_score:
+        A volume's score from its slices: max, top-K (mean of the K largest) or quantile-Q.
+    patient_score:
+        A patient's score from the volumes, likewise.
     no_images:
         Leave patients' images out of the report.
     """
     from medad_fast.evaluate import evaluate as judge
     from medad_fast.report import metrics_table, published_rows, write_report
 
-    metrics = judge(results, data=data, resamples=resamples, seed=seed)
+    metrics = judge(
+        results,
+        data=data,
+        resamples=resamples,
+        seed=seed,
+        volume_score=volume_score,
+        patient_score=patient_score,
+    )
     report = write_report(results, data=data, images=not no_images)
     show(metrics_table(metrics))
     for entry in published_rows(metrics):

@@ -41,6 +41,12 @@ OWN_FLAGS: tuple[tuple[str, Any, Any, str], ...] = (
     ("max_steps", int | None, None, "At most this many steps in each stage: a short run."),
     ("device", str, "auto", "auto, cpu, cuda or cuda:NUMBER."),
     ("precision", Literal["float32", "bfloat16"], "float32", "bfloat16 trains under autocast."),
+    (
+        "target_fpr",
+        float,
+        0.05,
+        "Share of normal images that may be called abnormal: sets the threshold.",
+    ),
     ("resume", bool, False, "Go on with the unfinished run in --out."),
     ("config", str | None, None, "Recipe: a YAML file, or the name of a packaged one."),
 )

@@ -20,6 +20,7 @@ def predict(
     data: Path,
     out: Path,
     split: Literal["train", "validation", "test"] = "test",
+    target_fpr: float | None = None,
     overlays: Annotated[bool, Parameter(negative=())] = False,
     keep_ids: Annotated[bool, Parameter(negative=())] = False,
     strict: Annotated[bool, Parameter(negative=())] = False,
@@ -41,6 +42,8 @@ def predict(
         Folder for the results.
     split:
         Which images of a data set; loose files are all scored.
+    target_fpr:
+        Share of normal images that may be called abnormal, if not the run's own.
     overlays:
         Also draw each map over its image. These pictures show the patients' images.
     keep_ids:
@@ -58,6 +61,7 @@ def predict(
             data,
             out,
             split=split,
+            target_fpr=target_fpr,
             overlays=overlays,
             keep_ids=keep_ids,
             strict=strict,

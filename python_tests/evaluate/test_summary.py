@@ -59,6 +59,7 @@ class Predictions:
             anomaly_score=score,
             threshold=0.0,
             prediction="abnormal" if score > 0 else "normal",
+            p_value=0.5,
         )
 
     def save_map(self, name: str, anomaly_map: np.ndarray) -> None:

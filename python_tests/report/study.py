@@ -54,6 +54,7 @@ def make_results(
                     anomaly_score=score,
                     threshold=THRESHOLD,
                     prediction="abnormal" if score > THRESHOLD else "normal",
+                    p_value=0.04 if score > THRESHOLD else 0.5,
                 )
             )
             baselines.append((float(generator.random()), ""))
