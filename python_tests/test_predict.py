@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -296,6 +297,38 @@ def test_a_bad_file_is_listed_and_changes_nothing_else(
     first, second = ((tmp_path / name / "baselines.csv").read_bytes() for name in ("out", "clean"))
     assert first == second
     assert errors_of(tmp_path / "clean") == []
+
+
+def test_bad_files_among_a_thousand_are_listed_and_stop_nothing(run: Run, tmp_path: Path) -> None:
+    pixels = anatomy(0)[:, :, 0].clip(0, 255).astype(np.uint8)
+    whole = write_png(tmp_path / "whole.png", pixels).read_bytes()
+    rng = np.random.default_rng(0)
+    bad = set(rng.choice(1000, 100, replace=False).tolist())
+    damage = (b"", b"not a picture", whole[:60], whole[:-30], b"\x89PNG\r\n\x1a\n" + bytes(99))
+    for number in range(1000):
+        path = tmp_path / f"in/{number // 100}/{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number in bad:
+            path.write_bytes(damage[number % len(damage)])
+        else:
+            write_png(path, np.roll(pixels, number % 20, 0) + np.uint8(number % 7))
+    # A link to nowhere and a pipe are no files of the data set.
+    (tmp_path / "in/gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "in/pipe.png")
+    about = predict(run, str(tmp_path / "in/**/*.png"), tmp_path / "out")
+    assert about["counts"] == {
+        "files": 1000,
+        "failed_files": 100,
+        "images": 900,
+        "skipped_slices": 0,
+    }
+    listed = [line["file"] for line in errors_of(tmp_path / "out")]
+    assert listed == [f"{number // 100}/{number:03d}.png" for number in sorted(bad)]
+    for path in sorted((tmp_path / "in").glob("*/*.png")):
+        if int(path.stem) in bad:
+            path.unlink()
+    predict(run, tmp_path / "in", tmp_path / "clean")
+    assert rows_without_patient(tmp_path / "out") == rows_without_patient(tmp_path / "clean")
 
 
 def test_strict_stops_at_the_first_bad_file(run: Run, study: Path, tmp_path: Path) -> None:
