@@ -259,7 +259,8 @@ def _check_request(state: Path, request: _Request, resume: bool) -> None:
     file = state / "request.json"
     asked = json.loads(json.dumps(vars(request)))
     if not resume:
-        if file.is_file():
+        # Without a saved step there is nothing to lose: the last attempt failed as it began.
+        if (state / "state.json").is_file():
             raise InputError(
                 f"{state.parent} holds an unfinished run: resume it, or choose another folder"
             )

@@ -17,8 +17,9 @@ PLACES = {
     "cradl": ("cradl", "CRADL"),
     "salad": ("salad", "SALAD"),
     "autoencoder": ("autoencoder", "Autoencoder"),
+    "patch-knn": ("patch_knn", "PatchKNN"),
 }
-BASELINES = frozenset({"autoencoder"})
+BASELINES = frozenset({"autoencoder", "patch-knn"})
 """Names in :func:`list_methods` that are there for comparison only."""
 
 

@@ -19,8 +19,12 @@ def require(condition: bool, config: object, field: str, wanted: str) -> None:
 
 
 def check_common(config: Any) -> None:
-    """Types and choices of every field, and the ranges of the fields that all methods have."""
+    """Types and choices of every field, and the ranges of fields that methods share.
+
+    All have sizes and rules of the score; those of training are checked where a method trains.
+    """
     check_choices_and_types(config)
+    own = {field.name for field in dataclasses.fields(config)}
     require(
         32 <= config.image_size <= 512 and config.image_size % 16 == 0,
         config,
@@ -28,12 +32,14 @@ def check_common(config: Any) -> None:
         "a multiple of 16 from 32 to 512",
     )
     require(config.channels in (1, 3), config, "channels", "1 or 3")
-    for field in ("width", "top_k", "epochs", "batch_size"):
+    for field in {"width", "top_k", "epochs", "batch_size"} & own:
         require(getattr(config, field) >= 1, config, field, "at least 1")
-    for field in ("learning_rate", "eps"):
+    for field in {"learning_rate", "eps"} & own:
         require(getattr(config, field) > 0, config, field, "above 0")
-    betas, smoothing = config.betas, config.map_smoothing
-    require(all(0 <= beta < 1 for beta in betas), config, "betas", "two values in [0, 1)")
+    if "betas" in own:
+        inside = all(0 <= beta < 1 for beta in config.betas)
+        require(inside, config, "betas", "two values in [0, 1)")
+    smoothing = config.map_smoothing
     require(0 <= config.quantile <= 1, config, "quantile", "from 0 to 1")
     require(smoothing >= 1 and smoothing % 2 == 1, config, "map_smoothing", "odd and at least 1")
 
