@@ -28,6 +28,7 @@ __all__ = [
 
 ITERATIONS = 1000  # the released code's
 TOLERANCE = 1e-2  # of the mean log-likelihood; the released code's
+ABSENT = -1e30  # log weight of a component that is not there: finite, since a run's tensors are
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class GaussianMixture(nn.Module):
     def __init__(self, features: int, components: int) -> None:
         super().__init__()
         kind = torch.float64
-        log_weights = torch.full((components,), -math.inf, dtype=kind)
+        log_weights = torch.full((components,), ABSENT, dtype=kind)
         log_weights[0] = 0.0
         unit = torch.eye(features, dtype=kind)
         self.register_buffer("log_weights", log_weights)
@@ -74,8 +75,8 @@ class GaussianMixture(nn.Module):
         used = len(mixture.weights)
         factors = torch.linalg.cholesky(mixture.covariances)
         unit = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
-        self.log_weights.fill_(-math.inf)
-        self.log_weights[:used] = mixture.weights.log()
+        self.log_weights.fill_(ABSENT)
+        self.log_weights[:used] = mixture.weights.log().clamp(min=ABSENT)
         self.means[:used] = mixture.means
         self.whitening[:used] = torch.linalg.solve_triangular(factors, unit, upper=False)
         self.log_scale[:used] = factors.diagonal(dim1=1, dim2=2).log().sum(1)

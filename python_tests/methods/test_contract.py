@@ -18,8 +18,7 @@ pytestmark = pytest.mark.parametrize("name", list_methods())
 
 def known_to(name, fields):
     """Those of the fields that a method has: one that trains nothing has no epochs."""
-    own = {field.name for field in dataclasses.fields(config_class(name))}
-    return {field: value for field, value in fields.items() if field in own}
+    return {field: value for field, value in fields.items() if hasattr(config_class(name), field)}
 
 
 SIZES = [32, 48, 64, pytest.param(512, marks=pytest.mark.slow)]
@@ -126,8 +125,6 @@ def test_an_unknown_setting_is_refused_by_name(name):
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name, field, value):
-    if not known_to(name, {field: value}):
-        pytest.skip(f"{name} has no {field}")
     if not hasattr(config_class(name), field):
         pytest.skip(f"{name} has no {field}")
     with pytest.raises(InputError, match=f"^{field} must be .*, got "):

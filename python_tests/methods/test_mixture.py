@@ -170,3 +170,5 @@ def test_nothing_stored_is_the_standard_normal_and_unused_components_weigh_nothi
     alone = GaussianMixture(2, 1)
     alone.store(fit_mixture(clusters(features=2, seed=9), 1))
     assert torch.equal(density.log_density(at), alone.log_density(at))
+    # A run with a value that is not finite would count as damaged.
+    assert all(value.isfinite().all() for value in density.state_dict().values())
