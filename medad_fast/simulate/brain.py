@@ -64,8 +64,9 @@ from medad_fast.io.nifti import write_nifti
 from medad_fast.io.orientation import affine_as_stored, geometry_of_codes
 from medad_fast.simulate.anatomy import Anatomy, SmoothField, load_anatomy
 from medad_fast.simulate.lesions import Contrast, Lesion, balanced_kinds, draw_lesion
+from medad_fast.simulate.pairs import streams
 
-__all__ = ["SimulatedSubject", "simulate_brain", "simulate_subjects"]
+__all__ = ["SimulatedSubject", "draw_subject", "simulate_brain", "simulate_subjects"]
 
 _FIELD_OF_VIEW_MM = 211.2
 _CENTRE_MM = np.array([0.0, -17.0, 24.0])
@@ -135,9 +136,8 @@ def simulate_subjects(
     chosen = iter(balanced_kinds(abnormal))
     with_lesion = dict(zip(lot.permutation(count)[:abnormal].tolist(), chosen, strict=True))
     for i in range(count):
-        streams = np.random.SeedSequence([seed, _SPLITS.index(split), i]).spawn(2)
-        subject, disease = (np.random.default_rng(each) for each in streams)
-        yield _draw_subject(
+        subject, disease = streams(seed, split, i)
+        yield draw_subject(
             f"sub-sim-{first + i:03d}", anatomy, subject, disease, with_lesion.get(i), slices, size
         )
 
@@ -226,7 +226,7 @@ class _Head:
     grey_levels: float
 
 
-def _draw_subject(
+def draw_subject(
     name: str,
     anatomy: Anatomy,
     subject: np.random.Generator,

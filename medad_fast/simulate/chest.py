@@ -21,8 +21,8 @@ What is written below was fixed before any method was fitted.
   the logarithm) of further soft tissue, scattered light 20 to 45 % over 30 mm, noise of 0.008 to
   0.02 where lungs are, ``-log(intensity + 0.0002)``;
 - processing: share of 0.2 to 0.7 of detail below 12 mm added, gamma of 0.8 to 1.25, window from
-  the normal picture's 1st to 99.5th percentile within the body, a black shutter of up to 6 % of the side at each
-  edge in half of the subjects;
+  the normal picture's 1st to 99.5th percentile within the body, a black shutter of up to 6 % of the
+  side at each edge in half of the subjects;
 - field of view of 300 mm, 12 bits stored.
 
 **An abnormality** is put into the CT before it is projected (1 is water's attenuation):
@@ -235,7 +235,7 @@ class _Exposure:
 
 
 def _draw_exposure(rng: np.random.Generator, thorax: Thorax, size: int) -> _Exposure:
-    depths, rows, columns = thorax.attenuation.shape
+    depths = len(thorax.attenuation)
     step_mm, row_mm, column_mm = thorax.spacing_mm
     along = step_mm * (np.arange(depths) - 0.5 * (depths - 1))
     bend = 1 - (along / (0.5 * depths * step_mm)) ** 2

@@ -45,7 +45,7 @@ class SimulatedPair:
     name: str
     """File name without suffix; it begins with the patient, ``sub-...``."""
     normal: NDArray[Any]
-    """``(H, W)`` uint16, or ``(H, W, 3)`` uint8 for colour."""
+    """``(H, W)`` uint8 or uint16, or ``(H, W, 3)`` uint8 for colour."""
     abnormal: NDArray[Any]
     """The same subject with its abnormality; ``normal`` itself where none was asked for."""
     mask: NDArray[np.bool_]

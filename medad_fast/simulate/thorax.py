@@ -16,7 +16,13 @@ from medad_fast.io.nifti import read_nifti
 
 __all__ = ["HEART", "LOBES", "WATER", "Thorax", "load_thorax"]
 
-LOBES = {"left upper": 10, "left lower": 11, "right upper": 12, "right middle": 13, "right lower": 14}
+LOBES = {
+    "left upper": 10,
+    "left lower": 11,
+    "right upper": 12,
+    "right middle": 13,
+    "right lower": 14,
+}
 """Labels of the CT's organ map; 51 is the heart."""
 HEART = 51
 
@@ -84,9 +90,7 @@ class Thorax:
                 max(0, int((place - radius_mm) / step)),
                 min(side, int((place + radius_mm) / step) + 2),
             )
-            for place, step, side in zip(
-                centre_mm, self.spacing_mm, self.labels.shape, strict=True
-            )
+            for place, step, side in zip(centre_mm, self.spacing_mm, self.labels.shape, strict=True)
         )
 
     def _distance(self, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -113,7 +117,9 @@ def load_thorax() -> Thorax:
     attenuation = _pooled((hounsfield / 1000 + 1).clip(0)).transpose(1, 2, 0)[::-1, ::-1]
     centre = _POOL[0] // 2, _POOL[1] // 2
     coarse = labels[centre[0] :: _POOL[0], centre[1] :: _POOL[1]].transpose(1, 2, 0)[::-1, ::-1]
-    depth, height, width = (min(*pair) for pair in zip(attenuation.shape, coarse.shape, strict=True))
+    depth, height, width = (
+        min(*pair) for pair in zip(attenuation.shape, coarse.shape, strict=True)
+    )
     attenuation, coarse = (each[-depth:, :height, :width] for each in (attenuation, coarse))
     return Thorax(
         attenuation=np.ascontiguousarray(attenuation * _body(attenuation)),
