@@ -48,6 +48,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ _ABOUT = (
     "medad_fast.simulate.chest. No diagnostic accuracy."
 )
 
-_Picture = NDArray[np.float32]
+_Picture = NDArray[np.floating[Any]]
 
 
 def simulate_chest(
@@ -231,7 +232,8 @@ class _Exposure:
         low, high = window
         grey = ((noisy + self.detail * fine - low) / max(high - low, 1e-6)).clip(0, 1)
         stored = np.rint(4095 * grey**self.gamma) * self.open
-        return stored.astype(np.uint16)
+        pixels: NDArray[np.uint16] = stored.astype(np.uint16)
+        return pixels
 
 
 def _draw_exposure(rng: np.random.Generator, thorax: Thorax, size: int) -> _Exposure:
@@ -284,8 +286,7 @@ def _draw_exposure(rng: np.random.Generator, thorax: Thorax, size: int) -> _Expo
 
 def _lung_centre_mm(thorax: Thorax) -> tuple[float, float]:
     """Middle of the lungs' frame, in mm from the first voxel."""
-    shadow = thorax.lungs.any(axis=0)
-    rows, columns = (np.flatnonzero(shadow.any(axis=axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(thorax.lungs.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     _, row_mm, column_mm = thorax.spacing_mm
     return 0.5 * row_mm * (rows[0] + rows[-1]), 0.5 * column_mm * (columns[0] + columns[-1])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from medad_fast.simulate.thorax import HEART, LOBES, Thorax
 
 __all__ = ["KINDS", "Change", "draw_change"]
 
-_Field = NDArray[np.float32]
+_Field = NDArray[np.floating[Any]]
 
 SOFT_TISSUE = 1.03
 """Attenuation of water's: consolidated lung, a solid nodule."""
@@ -120,7 +120,8 @@ def _place(
     if not len(places):
         raise InputError("the chest CT has no place for an abnormality: its lungs are too small")
     index = np.unravel_index(int(rng.choice(places)), allowed.shape)
-    return np.array(index) * np.array(thorax.spacing_mm)
+    place: NDArray[np.float64] = np.array(index) * np.array(thorax.spacing_mm)
+    return place
 
 
 def _distance_mm(

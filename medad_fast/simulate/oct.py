@@ -44,10 +44,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.simulate.oct_lesions import CHANGES, Oval, soft_step
 from medad_fast.simulate.pairs import (
     Progress,
     SimulatedPair,
@@ -58,27 +60,19 @@ from medad_fast.simulate.pairs import (
     streams,
     write_pairs,
 )
-from medad_fast.simulate.retina_layers import (
-    INNERMOST,
-    LAYERS,
-    OUTER,
-    Retina,
-    draw_retina,
-    swollen,
-)
+from medad_fast.simulate.retina_layers import WIDTH_UM, Retina, draw_retina
 
 __all__ = ["KINDS", "draw_oct", "simulate_oct"]
 
-WIDTH_UM, DEPTH_UM = 6000.0, 1000.0
-LEAST_LOSS_UM = 45.0
-KINDS = ("fluid", "cysts", "drusen", "thinning")
+DEPTH_UM = 1000.0
+KINDS = tuple(CHANGES)
 _ABOUT = (
     "Simulated OCT scans of the retina: a computed phantom with computed abnormalities. Kinds, "
     "sizes and contrasts are described in the docstring of medad_fast.simulate.oct. No diagnostic "
     "accuracy."
 )
 
-_Picture = NDArray[np.float32]
+_Picture = NDArray[np.floating[Any]]
 
 
 def simulate_oct(
@@ -119,7 +113,7 @@ def draw_oct(
 ) -> SimulatedPair:
     """Draw one subject, without writing anything."""
     subject, disease = streams(seed, split, number)
-    retina = draw_retina(subject, size, WIDTH_UM)
+    retina = draw_retina(subject, size)
     scanner = _draw_scanner(subject, retina, size)
     clean = scanner.light(retina)
     window = np.percentile(scanner.shown(clean), (1, 99.8))
@@ -130,33 +124,10 @@ def draw_oct(
         return SimulatedPair(name, normal, normal, mask)
     kind = kind_of(KINDS, number)
     while not mask.any():
-        sick, detail, dark = _CHANGES[kind](retina, disease)
+        sick, detail, dark = CHANGES[kind](retina, disease)
         mask = _mask(kind, retina, sick, scanner, dark)
     light = scanner.light(sick, dark)
     return SimulatedPair(name, normal, scanner.stored(light, window), mask, kind, detail)
-
-
-def _soft_step(inside_um: _Picture, soft_um: float) -> _Picture:
-    """0 outside, 1 inside, one half on the edge."""
-    weight: _Picture = 0.5 + 0.5 * np.tanh(inside_um / np.float32(soft_um))
-    return weight
-
-
-@dataclass(frozen=True)
-class _Oval:
-    """A cyst: middle and half sizes, in micrometres."""
-
-    across: float
-    depth: float
-    half_width: float
-    half_height: float
-
-    def weight(self, depths: _Picture, across: _Picture) -> _Picture:
-        """1 inside, 0 outside, with an edge of a few micrometres."""
-        distance = np.hypot(
-            (across - self.across) / self.half_width, (depths - self.depth) / self.half_height
-        )
-        return _soft_step((1 - distance) * np.float32(self.half_height), 6.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +147,7 @@ class _Scanner:
     floor: _Picture
     power: float
 
-    def light(self, retina: Retina, dark: tuple[_Oval, ...] = ()) -> _Picture:
+    def light(self, retina: Retina, dark: tuple[Oval, ...] = ()) -> _Picture:
         """Light that comes back from each place, without speckle."""
         tops, bottom = retina.tops(), retina.bruch
         total = np.full((len(self.depths), len(self.columns)), 0.015, dtype=np.float32)
@@ -199,18 +170,19 @@ class _Scanner:
 
     def _beneath(self, boundary: _Picture) -> _Picture:
         """0 above, 1 beneath, one half on it."""
-        return _soft_step(self.depths - boundary, 5.0)
+        return soft_step(self.depths - boundary, 5.0)
 
     def shown(self, light: _Picture) -> _Picture:
         """With speckle and noise, on the display's scale."""
         picture: _Picture = (light * self.speckle + self.floor) ** np.float32(self.power)
         return picture
 
-    def stored(self, light: _Picture, window: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def stored(self, light: _Picture, window: _Picture) -> NDArray[np.uint8]:
         """What the file holds."""
         low, high = (float(each) for each in window)
         grey = ((self.shown(light) - low) / (high - low)).clip(0, 1)
-        return np.rint(255 * grey).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.rint(255 * grey).astype(np.uint8)
+        return pixels
 
 
 def _draw_scanner(rng: np.random.Generator, retina: Retina, size: int) -> _Scanner:
@@ -223,7 +195,7 @@ def _draw_scanner(rng: np.random.Generator, retina: Retina, size: int) -> _Scann
         half = rng.uniform(30, 80)
         distance = abs(columns - rng.uniform(0.05, 0.95) * WIDTH_UM)
         left = np.float32(rng.uniform(0.35, 0.65))
-        shadows *= 1 - (1 - left) * _soft_step(half - distance, 24.0)
+        shadows *= 1 - (1 - left) * soft_step(half - distance, 24.0)
     shadows *= (1 - rng.uniform(0, 0.25) * np.abs(rng.integers(2) - columns / WIDTH_UM)).astype(
         np.float32
     )
@@ -245,79 +217,8 @@ def _draw_scanner(rng: np.random.Generator, retina: Retina, size: int) -> _Scann
     )
 
 
-_Change = tuple[Retina, dict[str, float], tuple[_Oval, ...]]
-
-
-def _fluid(retina: Retina, rng: np.random.Generator) -> _Change:
-    wide, high = rng.uniform(900, 2200), rng.uniform(60, 170)
-    dome = _dome(retina.columns, rng.uniform(0.25, 0.75) * WIDTH_UM, wide, high, 1.5)
-    detail = {"width_um": wide, "height_um": high}
-    return swollen(retina, "fluid", dome), detail, ()
-
-
-def _cysts(retina: Retina, rng: np.random.Generator) -> _Change:
-    count = int(rng.integers(2, 7))
-    middle = rng.uniform(0.25, 0.75) * WIDTH_UM
-    places, bulges = [], {}
-    for _ in range(count):
-        layer = "inner nuclear" if rng.random() < 0.5 else "outer nuclear"
-        across = float(np.clip(middle + rng.normal(0, 500), 300, WIDTH_UM - 300))
-        half_width, half_height = rng.uniform(60, 200), rng.uniform(25, 60)
-        bulge = _dome(retina.columns, across, 8 * half_width, 1.6 * half_height, 1.5)
-        bulges[layer] = np.maximum(bulge, bulges.get(layer, 0))
-        places.append((layer, across, half_width, half_height))
-    sick = retina
-    for layer, bulge in bulges.items():
-        sick = swollen(sick, layer, bulge)
-    ovals = []
-    for layer, across, half_width, half_height in places:
-        column = int(across / WIDTH_UM * len(retina.columns))
-        ovals.append(_Oval(across, sick.middle(layer, column), half_width, half_height))
-    return sick, {"cysts": count}, tuple(ovals)
-
-
-def _drusen(retina: Retina, rng: np.random.Generator) -> _Change:
-    count = int(rng.integers(2, 6))
-    middle = rng.uniform(0.25, 0.75) * WIDTH_UM
-    material = np.zeros_like(retina.columns)
-    for _ in range(count):
-        across = middle + rng.normal(0, 700)
-        bump = _dome(retina.columns, across, rng.uniform(250, 600), rng.uniform(40, 100), 1.0)
-        material = np.maximum(material, bump)
-    taken = np.minimum(0.5 * material, 0.8 * retina.thickness[LAYERS.index("outer nuclear")])
-    sick = swollen(swollen(retina, "drusen", material), "outer nuclear", -taken)
-    return sick, {"drusen": count, "height_um": float(material.max())}, ()
-
-
-def _thinning(retina: Retina, rng: np.random.Generator) -> _Change:
-    outer = rng.random() < 0.5
-    while True:
-        wide, lost = rng.uniform(1200, 2500), rng.uniform(0.55, 0.85)
-        place = _dome(retina.columns, rng.uniform(0.25, 0.75) * WIDTH_UM, wide, 1.0, 0.8)
-        layers = [LAYERS.index(layer) for layer in (OUTER if outer else INNERMOST)]
-        # The fovea has next to no innermost layers to lose.
-        if (lost * place * retina.thickness[layers].sum(axis=0)).max() >= LEAST_LOSS_UM:
-            break
-    sick = retina
-    for layer in layers:
-        sick = swollen(sick, LAYERS[layer], -lost * place * retina.thickness[layer])
-    if outer:
-        sick = sick.with_transmission(1 + 1.2 * place)
-    return sick, {"width_um": wide, "lost": lost, "outer": float(outer)}, ()
-
-
-_CHANGES = {"fluid": _fluid, "cysts": _cysts, "drusen": _drusen, "thinning": _thinning}
-
-
-def _dome(columns: _Picture, middle: float, width: float, height: float, power: float) -> _Picture:
-    """``height`` in the middle, 0 from half of ``width`` away on."""
-    distance = abs(columns - np.float32(middle)) / np.float32(0.5 * width)
-    shape: _Picture = height * (1 - distance**2).clip(0) ** np.float32(power)
-    return shape
-
-
 def _mask(
-    kind: str, retina: Retina, sick: Retina, scanner: _Scanner, dark: tuple[_Oval, ...]
+    kind: str, retina: Retina, sick: Retina, scanner: _Scanner, dark: tuple[Oval, ...]
 ) -> NDArray[np.bool_]:
     depths = scanner.depths
     if kind == "cysts":
@@ -327,7 +228,8 @@ def _mask(
     if kind == "thinning":
         lost = retina.thickness.sum(0) - sick.thickness.sum(0)
         inside: NDArray[np.bool_] = (depths > retina.tops()[0]) & (depths < retina.bruch)
-        return inside & (lost > 0.5 * lost.max())
+        hit: NDArray[np.bool_] = inside & (lost > 0.5 * lost.max())
+        return hit
     top, below = sick.edges("fluid" if kind == "fluid" else "drusen")
     between: NDArray[np.bool_] = (depths > top) & (depths < below)
     return between

@@ -91,8 +91,9 @@ def smooth_field(
     smooth = gaussian_filter(noise, sigma / step, mode="reflect", truncate=3.0)
     if step > 1:
         smooth = zoom(smooth, step, order=1)
-    field: NDArray[np.float32] = smooth[: shape[0], : shape[1]]
-    return (field - field.mean()) / max(float(field.std()), 1e-6)
+    cut = smooth[: shape[0], : shape[1]]
+    field: NDArray[np.float32] = (cut - cut.mean()) / max(float(cut.std()), 1e-6)
+    return field
 
 
 def write_pairs(
@@ -154,8 +155,9 @@ def write_pairs(
                 progress(done, total)
     lesions += _write_pool(folder, pool, seed, unlabeled_abnormal)
     _write_lesions(folder / "lesions.csv", lesions)
-    described = {"about": about, "seed": seed, **counts, "unlabeled_abnormal": unlabeled_abnormal}
-    write_text(folder / "simulation.json", json.dumps(described | facts, indent=2) + "\n")
+    described = {"about": about, "seed": seed, "unlabeled_abnormal": unlabeled_abnormal}
+    text = json.dumps({**described, "subjects": counts, **facts}, indent=2)
+    write_text(folder / "simulation.json", text + "\n")
     return folder
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["INNERMOST", "LAYERS", "OUTER", "Retina", "draw_retina", "swollen"]
+__all__ = ["INNERMOST", "LAYERS", "OUTER", "WIDTH_UM", "Retina", "draw_retina", "swollen"]
 
-_Line = NDArray[np.float32]
+_Line = NDArray[np.floating[Any]]
+
+WIDTH_UM = 6000.0
+"""Of the scan."""
 
 LAYERS = (
     "nerve fibres",
@@ -87,10 +91,10 @@ def swollen(retina: Retina, layer: str, by_um: _Line) -> Retina:
     return replace(retina, thickness=thickness)
 
 
-def draw_retina(rng: np.random.Generator, size: int, width_um: float) -> Retina:
+def draw_retina(rng: np.random.Generator, size: int) -> Retina:
     """Draw the layers of a normal eye along a scan of ``size`` columns."""
-    columns = ((np.arange(size) + 0.5) * (width_um / size)).astype(np.float32)
-    beside_um = columns - 0.5 * width_um - rng.uniform(-700, 700)
+    columns = ((np.arange(size) + 0.5) * (WIDTH_UM / size)).astype(np.float32)
+    beside_um = columns - 0.5 * WIDTH_UM - rng.uniform(-700, 700)
     away_mm = np.hypot(beside_um, rng.uniform(0, 1200)) / 1000
     pit = np.exp(-((away_mm / 0.55) ** 2))
     far = 1 / (1 + np.exp(-(away_mm - 2.0) / 0.4))
@@ -98,15 +102,15 @@ def draw_retina(rng: np.random.Generator, size: int, width_um: float) -> Retina:
     for fovea, rim, distant in zip(FOVEA_UM, RIM_UM, FAR_UM, strict=True):
         line = pit * fovea + (1 - pit) * (rim + far * (distant - rim))
         whole = 1 + float(np.clip(rng.normal(0, 0.05), -0.12, 0.12))
-        along = 1 + 0.03 * _line(rng, size, 800 / width_um * size).clip(-2.6, 2.6)
+        along = 1 + 0.03 * _line(rng, size, 800 / WIDTH_UM * size).clip(-2.6, 2.6)
         rows.append(line * whole * along)
     reflectivity = np.array(REFLECTIVITY) * (1 + rng.normal(0, 0.06, len(LAYERS)).clip(-0.15, 0.15))
-    offset = (columns / width_um - 0.5).astype(np.float64)
+    offset = (columns / WIDTH_UM - 0.5).astype(np.float64)
     bruch = (
         rng.uniform(560, 700)
         + rng.uniform(-60, 60) * offset
         - rng.uniform(0, 70) * (1 - 4 * offset**2)
-        + 4 * _line(rng, size, 800 / width_um * size)
+        + 4 * _line(rng, size, 800 / WIDTH_UM * size)
     )
     return Retina(
         columns=columns,

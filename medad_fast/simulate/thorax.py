@@ -145,7 +145,8 @@ def _pooled(volume: NDArray[Any]) -> NDArray[np.float32]:
     across, depth, _ = _POOL
     x, y, z = (side // each for side, each in zip(volume.shape, _POOL, strict=True))
     blocks = volume[: x * across, : y * depth].reshape(x, across, y, depth, z)
-    return blocks.mean(axis=(1, 3), dtype=np.float32)
+    pooled: NDArray[np.float32] = blocks.mean(axis=(1, 3), dtype=np.float32)
+    return pooled
 
 
 def _body(attenuation: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medad_fast.simulate import fundus, oct
-from medad_fast.simulate.retina_layers import LAYERS, draw_retina, swollen
+from medad_fast.simulate import fundus, oct, oct_lesions
+from medad_fast.simulate.retina_layers import LAYERS, WIDTH_UM, draw_retina, swollen
 
 
 def retina(seed=0, size=96):
-    return draw_retina(np.random.default_rng(seed), size, oct.WIDTH_UM)
+    return draw_retina(np.random.default_rng(seed), size)
 
 
 @pytest.mark.parametrize("upper", [True, False])
@@ -77,17 +77,17 @@ def test_fluid_and_cysts_are_dark_in_the_mask():
 
 def test_thinning_takes_tissue_away():
     for number in (3, 7, 11):
-        sick, detail, _ = oct._thinning(retina(number), np.random.default_rng(number))
+        sick, detail, _ = oct_lesions._thinning(retina(number), np.random.default_rng(number))
         lost = retina(number).thickness.sum(axis=0) - sick.thickness.sum(axis=0)
         assert lost.min() >= -1e-3
-        assert lost.max() >= oct.LEAST_LOSS_UM - 1e-2
-        wide = (lost > 0).sum() * oct.WIDTH_UM / 96
+        assert lost.max() >= oct_lesions.LEAST_LOSS_UM - 1e-2
+        wide = (lost > 0).sum() * WIDTH_UM / 96
         assert wide <= detail["width_um"] + 130
 
 
 def test_drusen_raise_the_pigment_epithelium_by_their_height():
     eye = retina(5)
-    sick, detail, _ = oct._drusen(eye, np.random.default_rng(1))
+    sick, detail, _ = oct_lesions._drusen(eye, np.random.default_rng(1))
     place = LAYERS.index("drusen")
     raised = eye.tops()[place] - sick.tops()[place]
     assert raised.max() == pytest.approx(detail["height_um"], abs=1e-2)
