@@ -14,6 +14,7 @@ __all__ = ["BASELINES", "config_class", "create", "list_methods"]
 # Module and class under medad_fast.methods; the configuration is <class>Config beside it.
 PLACES = {
     "patchcl-ae": ("patchcl_ae", "PatchCLAE"),
+    "ddad": ("ddad", "DDAD"),
     "cradl": ("cradl", "CRADL"),
     "salad": ("salad", "SALAD"),
     "autoencoder": ("autoencoder", "Autoencoder"),

@@ -11,7 +11,7 @@ from medad_fast.errors import InputError
 from medad_fast.methods import BASELINES, config_class, create, list_methods
 from medad_fast.methods.config import to_fields
 from medad_fast.training import train
-from python_tests.methods.small import SMALL, discs, small
+from python_tests.methods.small import LESION, SMALL, discs, small
 
 pytestmark = pytest.mark.parametrize("name", list_methods())
 
@@ -29,7 +29,7 @@ SIZES = [32, 48, 64, pytest.param(512, marks=pytest.mark.slow)]
 def test_trains_and_scores_every_size_and_both_channel_counts(name, size, channels):
     images = discs(3, size=size, channels=channels)
     method = small(name, image_size=size, channels=channels)
-    train(method, images, max_steps=1, device="cpu")
+    train(method, images, images, max_steps=1, device="cpu")
     method.finish([images], [images])
     score, anomaly_map = method.predict(images)
     assert score.shape == (3,)
@@ -43,8 +43,8 @@ def test_trains_and_scores_every_size_and_both_channel_counts(name, size, channe
 def test_a_lesion_scores_higher_than_no_lesion_and_the_map_points_at_it(name):
     normal = discs(32, seed=1)
     fields = {"width": 8, "epochs": 10, "learning_rate": 0.002, "schedule": "cosine"}
-    method = small(name, seed=3, **known_to(name, fields))
-    train(method, normal, seed=3, device="cpu")
+    method = small(name, seed=3, **known_to(name, fields), **LESION.get(name, {}))
+    train(method, normal, discs(16, seed=5), seed=3, device="cpu")
     method.finish([normal], [discs(8, seed=4)])
     healthy = discs(16, seed=2)
     lesion = healthy.clone()
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name):
 
     def weights(seed):
         method = small(name, seed=seed)
-        train(method, images, seed=seed, max_steps=3, device="cpu")
+        train(method, images, images[:3], seed=seed, max_steps=3, device="cpu")
         return torch.cat([value.flatten() for value in method.state_dict().values()])
 
     assert torch.equal(weights(5), weights(5))
@@ -73,7 +73,7 @@ def test_training_leaves_the_callers_random_numbers_alone(name):
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    train(small(name), discs(4), max_steps=1, device="cpu")
+    train(small(name), discs(4), discs(4), max_steps=1, device="cpu")
     assert torch.equal(torch.rand(1), expected)
 
 

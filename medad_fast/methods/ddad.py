@@ -1,0 +1,301 @@
+"""DDAD: how far two ensembles of autoencoders disagree, and a network that refines their maps.
+
+Source: Cai, Chen, Yang, Zhou, Cheng, "Dual-distribution discrepancy with self-supervised refinement
+for anomaly detection in medical images", Medical Image Analysis 86 (2023) 102794; "code" below is
+the one that its authors published (DDAD-ASR). Only abstracts and the code could be read, and the
+code decides. The name is that of their MICCAI 2022 paper; others have methods called DDAD too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from medad_fast.errors import InputError
+from medad_fast.methods.base import Method, Prediction, Stage, Update
+from medad_fast.methods.config import check_common, require
+from medad_fast.methods.optimization import Schedule, adam, schedule
+from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder, Reconstruction
+from medad_fast.nets.refinement import RefinementNet, focal_loss
+from medad_fast.ops import AnatomyPasteParams, anatomy_paste, ensemble_discrepancy
+from medad_fast.ops.ensemble_discrepancy import EnsembleDiscrepancy
+
+__all__ = ["DDAD", "DDADConfig", "Score"]
+
+Score = Literal["R_dual", "R_intra", "A_inter", "A_intra", "A_rec"]
+
+WITHOUT_UNLABELED: dict[Score, Score] = {"R_dual": "R_intra", "A_inter": "A_intra"}
+"""The scores that need unlabeled images, and what stands in for them."""
+SPREAD: tuple[Score, ...] = ("R_dual", "R_intra", "A_intra")
+"""The scores that are made of the spread between members."""
+
+
+@dataclass(frozen=True)
+class DDADConfig:
+    """Settings of :class:`DDAD`; each default is the code's unless it says otherwise."""
+
+    image_size: int = 64  # a multiple of 16 from 32 to 512
+    channels: int = 1  # 1 grey, as there; 3 colour
+    # What scores an image and decides which networks there are: R, refined, or A, as it is. "dual"
+    # and "inter" need unlabeled images; "rec" is the error of the members' mean.
+    score: Score = "R_dual"
+    backbone: Backbone = "ae"
+    members: int = 3  # autoencoders in each ensemble
+    width: int = 16  # channels of the first convolution
+    hidden_dim: int = 2048  # of the layers around the latent
+    # Sets how much a reconstruction can follow; in a comparison of the same authors (AE4AD, 2024) a
+    # plain AE was best with 4 on chest radiographs and with 32 on brain MRI.
+    latent_dim: int = 16
+    memory_slots: int = 25  # MemAE's
+    shrinkage: float = 0.0  # MemAE's; off in the code. The MemAE of their MedIAnomaly has 0.0025
+    entropy_weight: float = 2e-4  # MemAE's
+    learning_rate: float = 5e-4
+    betas: tuple[float, float] = (0.5, 0.999)  # of the refinement too
+    eps: float = 1e-8  # torch's, of the refinement too
+    schedule: Schedule = "constant"  # of the refinement too
+    epochs: int = 250
+    batch_size: int = 64
+    # Departs when true: the refinement sees the root of A_rec too. Small or fine lesions, which the
+    # ensembles agree on, show there only.
+    refinement_error: bool = False
+    refinement_width: int = 128
+    refinement_learning_rate: float = 1e-4
+    refinement_weight_decay: float = 1e-4
+    refinement_epochs: int = 100
+    refinement_batch_size: int = 8
+    focal_gamma: float = 2.0
+    focal_epsilon: float = 1e-5  # labels are clamped this far from 0 and 1
+    image_score: ImageScore = "mean"
+    top_k: int = 100  # pixels, for image_score "topk"; ours
+    quantile: float = 0.99  # of the map, for image_score "quantile"; ours
+    map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
+    mask_background: bool = False  # Departs when true: black pixels of the image score 0
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        sizes = ("hidden_dim", "latent_dim", "memory_slots", "refinement_width")
+        for field in (*sizes, "refinement_epochs", "members"):
+            require(getattr(self, field) >= 1, self, field, "at least 1")
+        for field in ("batch_size", "refinement_batch_size"):
+            require(getattr(self, field) >= 2, self, field, "at least 2, for batch norm")
+        for field in ("shrinkage", "entropy_weight", "refinement_weight_decay"):
+            require(getattr(self, field) >= 0, self, field, "0 or more")
+        require(self.refinement_learning_rate > 0, self, "refinement_learning_rate", "above 0")
+        gamma, epsilon = self.focal_gamma, self.focal_epsilon
+        require(gamma == 0 or gamma >= 1, self, "focal_gamma", "0, or at least 1")
+        require(0 < epsilon < 0.5, self, "focal_epsilon", "between 0 and 0.5")
+        require(
+            self.members >= 2 or self.score not in SPREAD,
+            self,
+            "members",
+            f"at least 2 for {self.score}, the spread between them",
+        )
+
+    @property
+    def needs_unlabeled(self) -> bool:
+        """Whether there is an ensemble for unlabeled images."""
+        return self.score in WITHOUT_UNLABELED
+
+
+class DDAD(Method):
+    """Scores a pixel by how far reconstructions of it differ, within and between two ensembles.
+
+    The normative ensemble (NDM, "b" in the code) learns from normal images, the unknown one (UDM,
+    "a") from unlabeled images too, taken as normal. Where members disagree (intra-discrepancy), or
+    the ensembles (inter-discrepancy), is what few normal images show.
+    """
+
+    config: DDADConfig
+
+    def __init__(self, config: DDADConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or DDADConfig()
+        self.normal = self._ensemble()
+        self.unknown = self._ensemble() if c.needs_unlabeled else None
+        self.refinement = self._refinement()
+
+    @property
+    def uses_unlabeled(self) -> bool:
+        """Whether the score compares with an ensemble that learns from them."""
+        return self.config.needs_unlabeled
+
+    def begin(self, *, unlabeled: bool) -> None:
+        """Without unlabeled images: do without the unknown ensemble, in ``config.score`` too."""
+        c = self.config
+        if unlabeled or not c.needs_unlabeled:
+            return
+        instead = WITHOUT_UNLABELED[c.score]
+        warnings.warn(
+            f"there are no unlabeled images, which score {c.score} compares with: DDAD trains on "
+            f"normal images only and scores {instead}",
+            stacklevel=2,
+        )
+        self.config = replace(c, score=instead)
+        self.unknown = None
+        refinement = self._refinement()
+        self.refinement = refinement.to(self.normal.to_latent.weight.device) if refinement else None
+
+    def stages(self) -> Iterator[Stage]:
+        """The ensembles, all members of one together, then the refinement on frozen ensembles."""
+        c = self.config
+        optimizer = adam(c.learning_rate, c.betas, c.eps)
+        for name, data, ensemble in self._ensembles():
+            update = Update(
+                name,
+                ensemble.parameters,
+                partial(self.reconstruction_loss, ensemble),
+                optimizer,
+                schedule(c.schedule),
+            )
+            yield Stage(
+                name,
+                (update,),
+                data,
+                c.epochs,
+                c.batch_size,
+                orders=c.members,
+                drop_last=True,
+            )
+        if self.refinement is not None:
+            update = Update(
+                "refinement",
+                self.refinement.parameters,
+                self.refinement_loss,
+                adam(
+                    c.refinement_learning_rate,
+                    c.betas,
+                    c.eps,
+                    weight_decay=c.refinement_weight_decay,
+                ),
+                schedule(c.schedule),
+            )
+            yield Stage(
+                "refinement",
+                (update,),
+                "normal",
+                c.refinement_epochs,
+                c.refinement_batch_size,
+                drop_last=True,
+            )
+
+    def reconstruction_loss(self, ensemble: EnsembleAutoencoder, batches: Tensor) -> Tensor:
+        """Batches ``(K, B, C, H, W)``, one for each member, to the sum of the members' losses.
+
+        The sum, not the mean: no member's gradient then depends on how many there are.
+        """
+        c = self.config
+        _require_two(batches.shape[1])
+        rebuilt: Reconstruction = ensemble(batches)
+        error = (rebuilt.images - batches).square()  # in the batches' type, also under autocast
+        if rebuilt.log_variance is not None:
+            log_variance = rebuilt.log_variance.to(error.dtype)
+            error = torch.exp(-log_variance) * error + log_variance
+        loss = error.flatten(1).mean(1).sum()
+        if rebuilt.attention is not None:
+            attention = rebuilt.attention.to(error.dtype)
+            entropy = -(attention * torch.log(attention + 1e-12)).sum(2)
+            loss = loss + c.entropy_weight * entropy.mean(1).sum()
+        return loss
+
+    def refinement_loss(self, images: Tensor) -> Tensor:
+        """Find patches of other images that were pasted into about half of ``(B, C, H, W)``.
+
+        Departs: patches come from images of the batch, not of the whole set, which the random order
+        of the images makes as likely for each.
+        """
+        c = self.config
+        _require_two(len(images))
+        assert self.refinement is not None
+        sides = (images.shape[-2], images.shape[-1])
+        params = AnatomyPasteParams.sample(len(images), sides, kind="foreign_patch")
+        pasted = anatomy_paste(images, None, params.to(images.device))
+        logits = self.refinement(self._refined_maps(pasted.images))
+        return focal_loss(logits, pasted.gate > 0, gamma=c.focal_gamma, epsilon=c.focal_epsilon)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
+        """The map that ``score`` names; colour images' channels count equally in it."""
+        c = self.config
+        if self.refinement is not None:
+            maps = self.refinement.probability(self._refined_maps(images))
+        else:
+            inter, intra, reconstruction = self.discrepancies(images)
+            assert reconstruction is not None
+            maps = {"A_inter": inter, "A_intra": intra, "A_rec": reconstruction}[c.score]
+        maps = smooth(maps.float(), c.map_smoothing)
+        if c.mask_background:
+            maps = maps * foreground(images)
+        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
+        return Prediction(scores, maps)
+
+    @torch.no_grad()
+    def discrepancies(self, images: Tensor) -> EnsembleDiscrepancy:
+        """A_inter, A_intra and A_rec of images ``(B, C, H, W)``, ``(B, 1, H, W)`` each.
+
+        Relative to the deviation that AE-U's normative members predict. The log-variances of the
+        unknown ensemble are not used, as in the code. A_inter is 0 without an unknown ensemble.
+        """
+        # The maps are small differences of large numbers, which bfloat16 would drown.
+        with torch.autocast(images.device.type, enabled=False):
+            normal = self.normal.reconstruct(images)
+            unknown: Reconstruction = normal
+            if self.unknown is not None:
+                unknown = self.unknown.reconstruct(images)
+            found = ensemble_discrepancy(
+                unknown.images, normal.images, image=images, log_variance=normal.log_variance
+            )
+        assert found.reconstruction is not None
+        inter, intra, reconstruction = (
+            each.mean(dim=1, keepdim=True)
+            for each in (found.inter, found.intra, found.reconstruction)
+        )
+        return EnsembleDiscrepancy(inter, intra, reconstruction)
+
+    def _refined_maps(self, images: Tensor) -> Tensor:
+        """What the refinement sees: inter- and intra-discrepancy, or the latter alone."""
+        inter, intra, reconstruction = self.discrepancies(images)
+        parts = [intra] if self.unknown is None else [inter, intra]
+        if self.config.refinement_error:
+            assert reconstruction is not None
+            parts.append(reconstruction.sqrt())  # on the others' scale
+        return torch.cat(parts, dim=1)
+
+    def _ensembles(
+        self,
+    ) -> Iterator[tuple[str, Literal["normal", "normal+unlabeled"], EnsembleAutoencoder]]:
+        yield "normal", "normal", self.normal
+        if self.unknown is not None:
+            yield "unknown", "normal+unlabeled", self.unknown
+
+    def _ensemble(self) -> EnsembleAutoencoder:
+        c = self.config
+        return EnsembleAutoencoder(
+            c.members,
+            c.image_size,
+            c.channels,
+            backbone=c.backbone,
+            width=c.width,
+            hidden_dim=c.hidden_dim,
+            latent_dim=c.latent_dim,
+            memory_slots=c.memory_slots,
+            shrinkage=c.shrinkage,
+        )
+
+    def _refinement(self) -> RefinementNet | None:
+        c = self.config
+        if not c.score.startswith("R"):
+            return None
+        maps = (2 if c.needs_unlabeled else 1) + c.refinement_error
+        return RefinementNet(maps, c.refinement_width)
+
+
+def _require_two(images: int) -> None:
+    if images < 2:
+        raise InputError(f"DDAD needs at least 2 images in a training batch, got {images}")
