@@ -38,6 +38,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     write_pictures(root / "train/normal", 10, 1)
     write_pictures(root / "validation/normal", 4, 2)
+    write_pictures(root / "train/unlabeled", 5, 4)
     write_pictures(root / "test/normal", 2, 3)
     return root
 
@@ -72,8 +73,21 @@ def test_fits_every_method_and_writes_a_run_that_loads(name, data, tmp_path):
     assert torch.equal(run.predict(images).anomaly_map, again.predict(images).anomaly_map)
     assert again.data["train_images"] == 10
     assert again.data["validation_images"] == 4
+    assert again.data["unlabeled_images"] == (5 if run.method.uses_unlabeled else 0)
     assert again.thresholds["score"]["images"] == 4
     assert again.method.config == run.method.config
+
+
+def test_without_unlabeled_images_ddad_warns_and_its_run_says_what_it_scores(tmp_path):
+    write_pictures(tmp_path / "data/train/normal", 10, 1)
+    write_pictures(tmp_path / "data/validation/normal", 4, 2)
+    settings = {**SMALL["ddad"], "image_size": 32, "epochs": 1}
+    with pytest.warns(UserWarning, match="no unlabeled images.*scores R_intra"):
+        run = fit("ddad", tmp_path / "data", tmp_path / "run", device="cpu", **settings)
+    again = medad_fast.load(tmp_path / "run")
+    assert again.method.config.score == "R_intra"
+    images = discs(3)
+    assert torch.equal(run.predict(images).anomaly_map, again.predict(images).anomaly_map)
 
 
 def test_the_same_call_gives_the_same_weights_and_thresholds(data, tmp_path):
