@@ -18,7 +18,7 @@ __path__ = extend_path(__path__, __name__)
 if TYPE_CHECKING:
     from medad_fast import errors, methods, ops
     from medad_fast.checkpoint import load
-    from medad_fast.evaluate import evaluate
+    from medad_fast.evaluate import compare, evaluate
     from medad_fast.fit import fit
     from medad_fast.ops._native import build_info
     from medad_fast.predict import predict
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "build_info",
+    "compare",
     "errors",
     "evaluate",
     "fit",
@@ -39,6 +40,7 @@ __all__ = [
 
 _HOME = {
     "build_info": "medad_fast.ops._native",
+    "compare": "medad_fast.evaluate",
     "evaluate": "medad_fast.evaluate",
     "fit": "medad_fast.fit",
     "load": "medad_fast.checkpoint",

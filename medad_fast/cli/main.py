@@ -21,7 +21,7 @@ BUG = 1
 DISK = 4
 INTERRUPTED = 130
 
-VERBS = ("fit", "predict", "evaluate", "demo", "doctor", "benchmark")
+VERBS = ("fit", "predict", "evaluate", "compare", "demo", "doctor", "benchmark")
 
 ABOUT = """Unsupervised anomaly detection in medical images.
 
@@ -87,6 +87,7 @@ def _app(tokens: list[str]) -> App:
     from cyclopts import App
 
     from medad_fast.cli.benchmark import benchmark
+    from medad_fast.cli.compare import compare
     from medad_fast.cli.demo import demo
     from medad_fast.cli.doctor import doctor
     from medad_fast.cli.evaluate import evaluate
@@ -106,6 +107,7 @@ def _app(tokens: list[str]) -> App:
         fit_command(tokens),
         predict,
         evaluate,
+        compare,
         demo,
         doctor,
         benchmark,

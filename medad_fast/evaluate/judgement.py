@@ -93,6 +93,11 @@ class Judgement:
     decisions: dict[str, dict[str, Sample]]
     """What the stored thresholds do on the test set, by level and name."""
 
+    def units(self) -> dict[str, str]:
+        """What is resampled at each level."""
+        units = {level: items.unit for level, items in self.levels.items()}
+        return {**units, "pixel": self.slices.unit}
+
 
 def read_predictions(folder: str | Path, data: str | Path | None = None) -> Predictions:
     """Read the tables of a folder of finished predictions.

@@ -23,11 +23,14 @@ from medad_fast.evaluate.slices import MAP_PERCENTILE, SliceData
 from medad_fast.io.atomic import write_text
 from medad_fast.scores import read_columns
 
-__all__ = ["evaluate"]
+__all__ = ["ORACLE", "ORACLE_LABEL", "RANKING", "check_resamples", "evaluate"]
 
 _ITEM_LEVELS = ("image", "volume", "patient")
-_RANKING = ("auroc", "average_precision", "aupro")
-"""Figures without any threshold."""
+RANKING = {name: name for name in ("auroc", "average_precision", "aupro")}
+"""Figures without any threshold, and their names in a file of results."""
+ORACLE = {"fpr_at_tpr95": "fpr_at_tpr95", "best_dice": "dice"}
+"""Figures at a threshold from the test set, and their names in a file of results."""
+ORACLE_LABEL = "oracle: thresholds chosen on the test set, an upper limit"
 
 
 def evaluate(
@@ -56,8 +59,7 @@ def evaluate(
     Raises:
         InputError: no finished prediction there, a missing map or mask, or a damaged table.
     """
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, got {resamples}")
+    check_resamples(resamples)
     predictions = read_predictions(dir, data)
     aggregation = Aggregation(volume_score, patient_score)
     columns = read_columns(predictions.folder / "baselines.csv", len(predictions.rows))
@@ -66,7 +68,7 @@ def evaluate(
     writer = _Writer()
     metrics: dict[str, Any] = {
         **{
-            level: writer.figures(level, samples, _RANKING)
+            level: writer.figures(level, samples, RANKING)
             for level, samples in judged.ranking.items()
         },
         "baselines": _baselines(columns, predictions, judged.levels["image"], resampler, writer),
@@ -81,16 +83,23 @@ def evaluate(
             "seed": seed,
             "level": 0.95,
             "interval": "percentile",
-            "unit": {
-                **{level: items.unit for level, items in judged.levels.items()},
-                "pixel": judged.slices.unit,
-            },
+            "unit": judged.units(),
             "dropped": writer.dropped,
         },
     }
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
     write_text(predictions.folder / "metrics.json", text)
     return metrics
+
+
+def check_resamples(resamples: int) -> None:
+    """Refuse a number of resamples that gives no interval.
+
+    Raises:
+        InputError: it is below 1.
+    """
+    if resamples < 1:
+        raise InputError(f"resamples must be at least 1, got {resamples}")
 
 
 class _Writer:
@@ -100,12 +109,12 @@ class _Writer:
         self.dropped: dict[str, int] = {}
 
     def figures(
-        self, place: str, samples: Mapping[str, Sample], names: tuple[str, ...] | None = None
+        self, place: str, samples: Mapping[str, Sample], names: Mapping[str, str] | None = None
     ) -> dict[str, Figure]:
         return {
-            name: self.figure(f"{place}.{name}", sample)
-            for name, sample in samples.items()
-            if names is None or name in names
+            told: self.figure(f"{place}.{told}", samples[name])
+            for name, told in (names or {name: name for name in samples}).items()
+            if name in samples
         }
 
     def figure(self, name: str, sample: Sample) -> Figure:
@@ -131,7 +140,7 @@ def _baselines(
             figures[name] = {"auroc": nothing, "average_precision": dict(nothing)}
         else:
             samples = resampler.scores(images.with_scores(scores))
-            figures[name] = writer.figures(f"baselines.{name}", samples, _RANKING)
+            figures[name] = writer.figures(f"baselines.{name}", samples, RANKING)
     return figures
 
 
@@ -183,14 +192,11 @@ def _maps(thresholds: dict[str, Any], slices: SliceData) -> dict[str, Any]:
 def _oracle(judged: Judgement, writer: _Writer) -> dict[str, Any]:
     """Figures whose threshold was chosen on the test set itself."""
     rankings = {level: items.ranking() for level, items in judged.levels.items()}
-    result: dict[str, Any] = {
-        "label": "oracle: thresholds chosen on the test set, an upper limit",
-    }
+    result: dict[str, Any] = {"label": ORACLE_LABEL}
     for level, samples in judged.ranking.items():
         ranking = rankings[level] if level in rankings else judged.slices.pixels.ranking()
         result[level] = {
-            "fpr_at_tpr95": writer.figure(f"oracle.{level}.fpr_at_tpr95", samples["fpr_at_tpr95"]),
-            "dice": writer.figure(f"oracle.{level}.dice", samples["best_dice"]),
+            **writer.figures(f"oracle.{level}", samples, ORACLE),
             "dice_threshold": oracle_dice(ranking)[1],
         }
     return result

@@ -2,10 +2,16 @@
 
 from medad_fast.overlay import overlay
 from medad_fast.report.page import write_demo_report, write_report
-from medad_fast.report.table import comparison_table, metrics_table, published_rows
+from medad_fast.report.table import (
+    comparison_table,
+    difference_table,
+    metrics_table,
+    published_rows,
+)
 
 __all__ = [
     "comparison_table",
+    "difference_table",
     "metrics_table",
     "overlay",
     "published_rows",

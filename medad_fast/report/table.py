@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "comparison_table",
+    "difference_table",
     "figure_text",
     "metrics_table",
     "published_rows",
@@ -19,6 +20,13 @@ __all__ = [
 
 LEVELS = {"image": "Image", "volume": "Volume", "patient": "Patient", "pixel": "Pixel"}
 TITLES = {"auroc": "AUROC", "average_precision": "AP", "aupro": "AUPRO"}
+DECISIONS = {
+    "fpr": "false-positive rate",
+    "tpr": "true-positive rate",
+    "dice": "Dice",
+    "dice_per_image": "Dice per image",
+    "dice_per_patient": "Dice per patient",
+}
 BASELINES = {
     "mean": "mean grey level",
     "std": "grey level spread",
@@ -40,7 +48,7 @@ def figure_text(figure: Mapping[str, Any]) -> str:
 
 def titled(name: str) -> str:
     """A metric's or baseline's name as people write it."""
-    return TITLES.get(name) or BASELINES.get(name, name)
+    return TITLES.get(name) or DECISIONS.get(name) or BASELINES.get(name, name)
 
 
 def shown_levels(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -150,6 +158,53 @@ def comparison_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
                 style="dim",
             )
     return table
+
+
+def difference_table(found: Mapping[str, Any]) -> Table:
+    """Each metric of two runs with the paired difference; oracles are left to the file.
+
+    Args:
+        found: what :func:`medad_fast.compare` returned.
+    """
+    from rich.table import Table
+
+    counts, unit = found["counts"], found["bootstrap"]["unit"]["image"]
+    table = Table(
+        "",
+        *(f"{side.upper()}: {found[side]['method']}" for side in "ab"),
+        "B - A",
+        "95 % interval",
+        "p",
+        title=f"{counts['images']} images of {counts['patients']} patients, "
+        f"paired resamples by {unit}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    reasons = set()
+    for level, title in shown_levels(found).items():
+        table.add_row(f"[bold]{title}")
+        rows = {titled(name): figure for name, figure in found[level].items()}
+        rows |= {
+            f"{titled(name)} at the threshold": figure
+            for name, figure in found["threshold"][level].items()
+        }
+        for name, figure in rows.items():
+            table.add_row(f"  {name}", *_difference_cells(figure))
+            reasons |= {figure["reason"]} if figure.get("reason") else set()
+    if reasons:
+        table.caption = "- undefined: " + "; ".join(sorted(reasons))
+        table.caption_justify = "left"
+    return table
+
+
+def _difference_cells(figure: Mapping[str, Any]) -> list[str]:
+    cells = ["-" if figure[side] is None else f"{figure[side]:.3f}" for side in "ab"]
+    if figure["difference"] is None or figure["low"] is None:
+        return [*cells, "-", "-", "-"]
+    span = f"[{figure['low']:+.3f}, {figure['high']:+.3f}]"
+    return [*cells, f"{figure['difference']:+.3f}", span, f"{figure['p_value']:.2g}"]
 
 
 def _cell(figures: Mapping[str, Any], name: str) -> str:

@@ -1,0 +1,70 @@
+"""``medad compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from medad_fast.cli.console import say, show
+
+__all__ = ["compare"]
+
+
+def compare(
+    a: Annotated[Path, Parameter(name="a")],
+    b: Annotated[Path, Parameter(name="b")],
+    /,
+    *,
+    data: Path | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    volume_score: str = "max",
+    patient_score: str = "max",
+    out: Path | None = None,
+) -> int:
+    """Compare two runs on the same images: each metric's difference, its interval, its p-value.
+
+    Both are judged in the same bootstrap resamples of the patients. Writes nothing unless --out.
+
+    Parameters
+    ----------
+    a:
+        Folder that `medad predict` wrote.
+    b:
+        Another such folder, of the same images.
+    data:
+        Where the data set lies now, if it moved since.
+    resamples:
+        Bootstrap resamples of the patients.
+    seed:
+        Of the resamples.
+    volume_score:
+        A volume's score from its slices: max, top-K (mean of the K largest) or quantile-Q.
+    patient_score:
+        A patient's score from the volumes, likewise.
+    out:
+        JSON file for all figures and for the settings in which the runs differ.
+    """
+    from medad_fast.evaluate import compare as judge
+    from medad_fast.io.atomic import write_text
+    from medad_fast.report import difference_table
+
+    found = judge(
+        a,
+        b,
+        data=data,
+        resamples=resamples,
+        seed=seed,
+        volume_score=volume_score,
+        patient_score=patient_score,
+    )
+    show(difference_table(found))
+    for name, values in found["differs"].items():
+        say(f"Differs: {name}: {values['a']} against {values['b']}")
+    if out is not None:
+        write_text(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
+        say(f"Comparison: {out}")
+    return 0
