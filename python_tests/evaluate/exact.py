@@ -49,6 +49,13 @@ def best_dice(scores: Sequence[float], abnormal: Sequence[bool]) -> Fraction:
     return max(Fraction(2 * h, h + a + total) for h, a in _steps(scores, abnormal))
 
 
+def dice_above(scores: Sequence[float], abnormal: Sequence[bool], threshold: float) -> Fraction:
+    """Dice of the decision "abnormal where the score is above the threshold"."""
+    called = [score > threshold for score in scores]
+    hits = sum(1 for call, truth in zip(called, abnormal, strict=True) if call and truth)
+    return Fraction(2 * hits, sum(called) + sum(abnormal))
+
+
 def regions(mask: NDArray[np.bool_]) -> list[set[tuple[int, int]]]:
     """8-connected regions by flood fill."""
     left = {(int(y), int(x)) for y, x in np.argwhere(mask)}

@@ -11,10 +11,27 @@ from medad_fast.evaluate.bootstrap import (
     draw_clusters,
     interval,
     pixel_replicates,
+    ratio_replicates,
     score_replicates,
 )
-from medad_fast.evaluate.metrics import auroc, average_precision, rank
+from medad_fast.evaluate.metrics import (
+    Ranking,
+    auroc,
+    average_precision,
+    fpr_at_tpr95,
+    oracle_dice,
+    rank,
+)
 from medad_fast.evaluate.pixels import PixelCollector, aupro
+
+
+def values(ranking: Ranking) -> dict[str, float | None]:
+    return {
+        "auroc": auroc(ranking).value,
+        "average_precision": average_precision(ranking).value,
+        "fpr_at_tpr95": fpr_at_tpr95(ranking).value,
+        "best_dice": oracle_dice(ranking)[0].value,
+    }
 
 
 def clustered_scores(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -33,12 +50,24 @@ def test_weights_equal_resampling_patients_by_hand(seed: int) -> None:
     for number, counts in enumerate(draws):
         items = np.repeat(np.arange(len(scores)), counts[cluster])
         ranking = rank(scores[items], abnormal[items])
-        for metric in (auroc, average_precision):
-            expected = metric(ranking).value
-            ours = replicates[metric.__name__][number]
+        for name, expected in values(ranking).items():
+            ours = replicates[name][number]
             assert (
                 np.isnan(ours) if expected is None else ours == pytest.approx(expected, abs=1e-12)
             )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ratios_equal_resampling_patients_by_hand(seed: int) -> None:
+    scores, abnormal, cluster = clustered_scores(seed)
+    draws = draw_clusters(cluster.max() + 1, 40, seed)
+    found = scores > 0
+    replicates = ratio_replicates(found & abnormal, abnormal, cluster, draws)
+    for counts, ours in zip(draws, replicates, strict=True):
+        items = np.repeat(np.arange(len(scores)), counts[cluster])
+        ill = abnormal[items]
+        assert np.isnan(ours) if not ill.any() else ours == found[items][ill].mean()
+    assert np.isnan(ratio_replicates([1.0], [0.0], [0], np.ones((1, 1), np.int64))).all()
 
 
 def small_study(patients: int) -> tuple[PixelCollector, list[np.ndarray], list[np.ndarray]]:
@@ -60,10 +89,8 @@ def test_binned_pixels_equal_resampling_by_hand_where_bins_hold_one_value() -> N
         for item in np.repeat(np.arange(10), np.repeat(counts, 2)):
             again.add(maps[item], masks[item], 0)
         ranking = again.sort().ranking()
-        for metric in (auroc, average_precision, aupro):
-            expected = metric(ranking).value
-            assert expected is not None
-            assert replicates[metric.__name__][number] == pytest.approx(expected, abs=1e-12)
+        for name, expected in {**values(ranking), "aupro": aupro(ranking).value}.items():
+            assert replicates[name][number] == pytest.approx(expected, abs=1e-12)
 
 
 def test_bins_cost_little_where_lesions_are_rare() -> None:
@@ -79,9 +106,8 @@ def test_bins_cost_little_where_lesions_are_rare() -> None:
     ranking = pixels.ranking()
     for bins, allowed in ((4096, 2e-3), (64, 0.04)):
         once = pixel_replicates(pixels, np.ones((1, 6), dtype=np.int64), bins)
-        for metric in (auroc, average_precision, aupro):
-            value = metric(ranking).value
-            assert once[metric.__name__][0] == pytest.approx(value, abs=allowed)
+        for name, value in {**values(ranking), "aupro": aupro(ranking).value}.items():
+            assert once[name][0] == pytest.approx(value, abs=allowed), name
 
 
 def test_draws_keep_the_number_of_patients_and_follow_the_seed() -> None:

@@ -10,6 +10,7 @@ from medad_fast.evaluate.metrics import (
     auroc,
     average_precision,
     confusion_at,
+    dice_at,
     fpr_at_tpr95,
     oracle_dice,
     rank,
@@ -43,24 +44,28 @@ def sort_slices(maps: list[np.ndarray], masks: list[np.ndarray]) -> SortedPixels
     return collector.sort()
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_pixel_metrics_equal_their_definitions_in_rational_numbers(seed: int) -> None:
-    maps, masks = random_slices(seed)
-    pixels = sort_slices(maps, masks)
-    ranking = pixels.ranking()
-    scores = np.concatenate([one.ravel() for one in maps]).tolist()
-    truth = np.concatenate([one.ravel() for one in masks]).tolist()
-    for ours, expected in (
-        (auroc(ranking), exact.auroc(scores, truth)),
-        (average_precision(ranking), exact.average_precision(scores, truth)),
-        (fpr_at_tpr95(ranking), exact.fpr_at_tpr95(scores, truth)),
-        (oracle_dice(ranking)[0], exact.best_dice(scores, truth)),
-        (aupro(ranking), exact.aupro(maps, masks)),
-    ):
-        assert ours.value == pytest.approx(float(expected), abs=1e-12, rel=0)
-    assert pixels.pixels == len(scores)
-    assert pixels.lesion_pixels == sum(truth)
-    assert pixels.lesions == sum(len(exact.regions(mask)) for mask in masks)
+@pytest.mark.parametrize("part", range(20))
+def test_pixel_metrics_equal_their_definitions_in_rational_numbers(part: int) -> None:
+    """1,000 random cases in all."""
+    for seed in range(50 * part, 50 * (part + 1)):
+        maps, masks = random_slices(seed)
+        pixels = sort_slices(maps, masks)
+        ranking = pixels.ranking()
+        scores = np.concatenate([one.ravel() for one in maps]).tolist()
+        truth = np.concatenate([one.ravel() for one in masks]).tolist()
+        threshold = float(np.random.default_rng(seed).choice(scores))
+        for ours, expected in (
+            (auroc(ranking), exact.auroc(scores, truth)),
+            (average_precision(ranking), exact.average_precision(scores, truth)),
+            (fpr_at_tpr95(ranking), exact.fpr_at_tpr95(scores, truth)),
+            (oracle_dice(ranking)[0], exact.best_dice(scores, truth)),
+            (aupro(ranking), exact.aupro(maps, masks)),
+            (dice_at(pixels.confusion_at(threshold)), exact.dice_above(scores, truth, threshold)),
+        ):
+            assert ours.value == pytest.approx(float(expected), abs=1e-12, rel=0)
+        assert pixels.pixels == len(scores)
+        assert pixels.lesion_pixels == sum(truth)
+        assert pixels.lesions == sum(len(exact.regions(mask)) for mask in masks)
 
 
 @pytest.mark.parametrize("seed", range(20))
