@@ -25,7 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "cradl": {"width": 4, "latent_dim": 64, "batch_size": 8},
     "salad": {"width": 4, "latent_dim": 16, "warmup_epochs": 2, "batch_size": 4},
     "autoencoder": {"width": 4, "units": 1, "batch_size": 4},
-    "patch-knn": {"width": 4, "weights": "random", "layers": (1,), "bank_size": 512},
+    "patch-knn": {"width": 8, "weights": "random", "layers": (1,), "bank_size": 512},
 }
 
 # Where the contract's lesion needs other settings: discs differ too little for DDAD's foreign

@@ -109,7 +109,7 @@ def test_features_are_averaged_enlarged_and_stacked():
             [first, F.interpolate(second, size=first.shape[-2:], mode="bilinear")], 1
         )
         torch.testing.assert_close(method.features(images), expected)
-    assert expected.shape == (2, 4 + 8, 16, 16)
+    assert expected.shape == (2, 8 + 16, 16, 16)
 
 
 def test_a_training_image_scores_exactly_zero_and_another_does_not():
