@@ -18,6 +18,7 @@ import medad_fast
 from medad_fast.errors import BusyError, CheckpointError, DeviceError, InputError
 from medad_fast.fit import first_of_pools, fit
 from medad_fast.folder_lock import folder_lock
+from medad_fast.io import load_study
 from medad_fast.methods import list_methods
 from medad_fast.training import Interrupted
 from python_tests.methods.small import SMALL, discs
@@ -341,21 +342,33 @@ def test_a_run_keeps_the_figures_of_its_recipe_and_where_it_departs(data, tmp_pa
     assert medad_fast.evaluate(tmp_path / "results", resamples=5)["published"] == same
 
 
-@pytest.mark.parametrize(("pools", "expected"), [({}, 6), ({"normal": 1, "abnormal": 2}, 3)])
-def test_of_unlabeled_pools_the_first_are_taken_that_the_recipe_asks_for(pools, expected, tmp_path):
-    from medad_fast.io import load_study
-
-    names = [f"{place}.png" for place in range(6)]
-    write_pictures(tmp_path / "images", 6, 0)
-    for picture, name in zip(sorted((tmp_path / "images").iterdir()), names, strict=True):
-        picture.rename(tmp_path / "images" / name)
-    unlabeled = {"0": names[:3][::-1], "1": names[3:]}
-    (tmp_path / "data.json").write_text(
-        json.dumps({"train": {"0": [], "unlabeled": unlabeled}, "test": {}})
-    )
+@pytest.mark.parametrize(
+    ("pools", "names"),
+    [
+        ({}, ["2", "1", "0", "3", "4", "5"]),
+        ({"normal": 1, "abnormal": 2}, ["2", "3", "4"]),
+        ({"abnormal": 9}, ["3", "4", "5"]),
+    ],
+)
+def test_of_unlabeled_pools_the_first_are_taken_that_the_recipe_asks_for(pools, names, tmp_path):
+    write_pictures(tmp_path / "images", 16, 0)
+    for place, picture in enumerate(sorted((tmp_path / "images").iterdir())):
+        picture.rename(tmp_path / "images" / f"{place}.png")
+    normal = [f"{place}.png" for place in range(6, 16)]
+    unlabeled = {"0": ["2.png", "1.png", "0.png"], "1": ["3.png", "4.png", "5.png"]}
+    table = {"train": {"0": normal, "unlabeled": unlabeled}, "test": {}}
+    (tmp_path / "data.json").write_text(json.dumps(table))
     cases = load_study(tmp_path).select("train", "unlabeled")
     taken = first_of_pools(cases, pools)
-    assert len(taken) == expected
-    if pools:
-        assert [case.name for case in taken] == ["images/2.png", "images/3.png", "images/4.png"]
-    assert first_of_pools(cases[:0], pools) == ()
+    assert [case.name for case in taken] == [f"images/{name}.png" for name in names]
+    recipe = recipe_file(tmp_path, f"unlabeled: {json.dumps(pools)}\nmethods: {{ddad: {{}}}}")
+    run = fit(
+        "ddad",
+        tmp_path,
+        tmp_path / "run",
+        device="cpu",
+        config=recipe,
+        max_steps=1,
+        **{**SMALL["ddad"], "image_size": 32},
+    )
+    assert run.data["unlabeled_images"] == len(names)
