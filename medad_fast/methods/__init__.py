@@ -17,6 +17,7 @@ PLACES = {
     "ddad": ("ddad", "DDAD"),
     "cradl": ("cradl", "CRADL"),
     "salad": ("salad", "SALAD"),
+    "anatpaste": ("anatpaste", "AnatPaste"),
     "autoencoder": ("autoencoder", "Autoencoder"),
     "patch-knn": ("patch_knn", "PatchKNN"),
 }

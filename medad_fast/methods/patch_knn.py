@@ -85,7 +85,7 @@ class PatchKNN(Method):
         self.config = c = config or PatchKNNConfig()
         self.backbone = ResNet18(c.width)
         self.normals = NearestNormals(
-            sum(self.backbone.widths[layer - 1] for layer in c.layers),
+            sum(self.backbone.widths[layer] for layer in c.layers),
             size=c.bank_size,
             selection=c.selection,
             neighbours=c.neighbours,
@@ -143,7 +143,7 @@ class PatchKNN(Method):
         colours = images.expand(-1, 3, -1, -1)
         colours = ((colours + 1) / 2 - self.input_mean) / self.input_std
         outputs = self.backbone.stages(colours, max(c.layers))
-        chosen = [smooth(outputs[layer - 1].float(), c.neighbourhood) for layer in c.layers]
+        chosen = [smooth(outputs[layer].float(), c.neighbourhood) for layer in c.layers]
         size = chosen[0].shape[-2:]
         chosen[1:] = [
             F.interpolate(each, size=size, mode="bilinear", align_corners=False)

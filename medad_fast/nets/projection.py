@@ -1,11 +1,11 @@
-"""The two-layer heads that project encoder features before they are compared."""
+"""Small heads on features: projections before features are compared, and a classifier."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ProjectionHead"]
+__all__ = ["ClassificationHead", "ProjectionHead"]
 
 
 class ProjectionHead(nn.Module):
@@ -24,3 +24,28 @@ class ProjectionHead(nn.Module):
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(w1, b1, w2, b2)`` as :func:`medad_fast.ops.patch_discrepancy` takes them."""
         return self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias
+
+
+class ClassificationHead(nn.Module):
+    """Linear layers with batch norm and ReLU, the last of them narrower, then the logits.
+
+    Args:
+        features: width of the input and of the hidden layers.
+        layers: number of hidden layers before the narrow one.
+        projection_dim: width of the narrow one.
+        classes: number of logits.
+    """
+
+    def __init__(self, features: int, layers: int, projection_dim: int, classes: int) -> None:
+        super().__init__()
+        hidden: list[nn.Module] = []
+        for outputs in [*[features] * layers, projection_dim]:
+            hidden += [nn.Linear(features, outputs), nn.BatchNorm1d(outputs), nn.ReLU()]
+            features = outputs
+        self.hidden = nn.Sequential(*hidden)
+        self.output = nn.Linear(projection_dim, classes)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Embeddings ``(B, features)`` to logits ``(B, classes)``."""
+        logits: Tensor = self.output(self.hidden(embeddings))
+        return logits

@@ -57,11 +57,12 @@ class ResNet18(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.widths = tuple(width * 2**stage for stage in range(STAGES))
+        self.widths = (width, *(width * 2**stage for stage in range(STAGES)))
+        """Channels of what :meth:`stages` gives."""
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         inputs = width
-        for stage, outputs in enumerate(self.widths, start=1):
+        for stage, outputs in enumerate(self.widths[1:], start=1):
             blocks = [Block(inputs, outputs, 1 if stage == 1 else 2), Block(outputs, outputs, 1)]
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
             inputs = outputs
@@ -74,21 +75,21 @@ class ResNet18(nn.Module):
         return self.stages(images)[-1].mean(dim=(2, 3))
 
     def stages(self, images: Tensor, depth: int = STAGES) -> list[Tensor]:
-        """Outputs of the first ``depth`` stages.
+        """Outputs of the stem, before it is pooled, and of the first ``depth`` stages.
 
         Args:
             images: ``(B, 1 or 3, H, W)``, sides of at least 32.
-            depth: 1 to 4; later stages are not computed.
+            depth: 0 to 4; later stages are not computed.
 
         Returns:
-            ``(B, C_l, H_l, W_l)`` for each stage, sides H/4, H/8, H/16, H/32, rounded up.
+            ``depth + 1`` maps ``(B, C_l, H_l, W_l)``: sides H/2, H/4, H/8, H/16, H/32, rounded up.
         """
         weight = self.conv1.weight
         if images.shape[1] == 1:
             weight = weight.sum(dim=1, keepdim=True)
         features = F.relu(self.bn1(F.conv2d(images, weight, stride=2, padding=3)))
+        outputs = [features]
         features = F.max_pool2d(features, 3, stride=2, padding=1)
-        outputs: list[Tensor] = []
         for stage in range(1, depth + 1):
             features = self.get_submodule(f"layer{stage}")(features)
             outputs.append(features)

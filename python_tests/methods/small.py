@@ -24,13 +24,23 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "cradl": {"width": 4, "latent_dim": 64, "batch_size": 8},
     "salad": {"width": 4, "latent_dim": 16, "warmup_epochs": 2, "batch_size": 4},
+    "anatpaste": {"width": 4, "projection_dim": 8, "epoch_steps": None, "batch_size": 4},
     "autoencoder": {"width": 4, "units": 1, "batch_size": 4},
     "patch-knn": {"width": 8, "weights": "random", "layers": (1,), "bank_size": 512},
 }
 
-# Where the contract's lesion needs other settings: discs differ too little for DDAD's foreign
-# patches to teach its refinement anything.
-LESION: dict[str, dict[str, Any]] = {"ddad": {"score": "A_rec"}}
+# Where the contract's lesion needs other settings.
+LESION: dict[str, dict[str, Any]] = {
+    # Discs differ too little for foreign patches to teach the refinement anything.
+    "ddad": {"score": "A_rec"},
+    # Positions of ResNet-18 see 43 pixels or more around them.
+    "anatpaste": {
+        "image_size": 64,
+        "map_layers": (1,),
+        "optimizer": "adam",
+        "density": "mahalanobis",
+    },
+}
 
 
 def small(name: str, *, seed: int = 0, image_size: int = 32, **overrides: Any) -> Method:

@@ -41,20 +41,23 @@ def test_trains_and_scores_every_size_and_both_channel_counts(name, size, channe
 
 
 def test_a_lesion_scores_higher_than_no_lesion_and_the_map_points_at_it(name):
-    normal = discs(32, seed=1)
     fields = {"width": 8, "epochs": 10, "learning_rate": 0.002, "schedule": "cosine"}
     method = small(name, seed=3, **known_to(name, fields), **LESION.get(name, {}))
-    train(method, normal, discs(16, seed=5), seed=3, device="cpu")
-    method.finish([normal], [discs(8, seed=4)])
-    healthy = discs(16, seed=2)
+    size, scale = method.config.image_size, method.config.image_size // 32
+    normal = discs(32, size=size, seed=1)
+    train(method, normal, discs(16, size=size, seed=5), seed=3, device="cpu")
+    method.finish([normal], [discs(8, size=size, seed=4)])
+    healthy = discs(16, size=size, seed=2)
     lesion = healthy.clone()
-    lesion[:, :, 13:19, 13:19] = torch.tensor([[-1.0, 1.0], [1.0, -1.0]]).repeat(3, 3)
+    inside = slice(13 * scale, 19 * scale)
+    board = torch.tensor([[-1.0, 1.0], [1.0, -1.0]]).repeat(3, 3)
+    lesion[:, :, inside, inside] = board.kron(torch.ones(scale, scale))
     score, anomaly_map = method.predict(lesion)
     assert (score > method.predict(healthy).anomaly_score).float().mean() > 0.9
     if name == "patch-knn":
         return  # of 32 pixels each position of a ResNet sees all; its own tests have larger images
-    inside = anomaly_map[:, 0, 13:19, 13:19].mean((1, 2))
-    assert (inside > 2 * anomaly_map.mean((1, 2, 3))).float().mean() > 0.9
+    within = anomaly_map[:, 0, inside, inside].mean((1, 2))
+    assert (within > 2 * anomaly_map.mean((1, 2, 3))).float().mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name):

@@ -101,7 +101,7 @@ def test_features_are_averaged_enlarged_and_stacked():
         torch.tensor(v)[:, None, None] for v in (method.config.input_mean, method.config.input_std)
     )
     with torch.no_grad():
-        first, second = method.backbone.stages((colours - mean) / std, 2)
+        _, first, second = method.backbone.stages((colours - mean) / std, 2)
         first, second = (
             F.avg_pool2d(each, 3, 1, 1, count_include_pad=False) for each in (first, second)
         )

@@ -98,8 +98,8 @@ def test_a_grey_image_is_three_equal_channels():
 @pytest.mark.parametrize("size", [32, 48, 80])
 def test_stages_halve_the_sides_rounding_up(size):
     sides = [stage.shape[-1] for stage in ResNet18(4).stages(torch.rand(2, 1, size, size))]
-    assert sides == [-(-size // 4), -(-size // 8), -(-size // 16), -(-size // 32)]
-    assert len(ResNet18(4).stages(torch.rand(2, 1, size, size), depth=2)) == 2
+    assert sides == [-(-size // 2**halvings) for halvings in (1, 2, 3, 4, 5)]
+    assert len(ResNet18(4).stages(torch.rand(2, 1, size, size), depth=2)) == 3
 
 
 def test_published_weights_load_and_the_classifier_is_left_out(tmp_path):

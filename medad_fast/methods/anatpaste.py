@@ -1,0 +1,310 @@
+"""AnatPaste: an embedding that tells images from the same images with a patch pasted into a lung.
+
+Source: Sato, Suzuki, Wataya, Nishigaki, Kita, Yamagata, Tomiyama, Kido, "Anatomy-aware
+self-supervised learning for anomaly detection in chest radiographs", iScience 26 (2023) 107086. The
+paper's text could not be read; "the code" is the authors' jun-sato/AnatPaste and "the README" its
+page. CutPaste's variants in there (Li et al., CVPR 2021) are baselines here, by ``augmentation``.
+The paper scores images only: the anomaly map is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medad_fast.errors import InputError
+from medad_fast.methods.base import Method, Prediction, Stage, Update
+from medad_fast.methods.config import check_common, require
+from medad_fast.methods.embedding_density import KernelDensity, MahalanobisDistance
+from medad_fast.methods.feature_distance import FeatureDistance
+from medad_fast.methods.optimization import Schedule, adam, schedule, sgd
+from medad_fast.methods.pasting import (
+    anatomical_paste,
+    find_lungs,
+    jitter,
+    paste_patch,
+    paste_scar,
+)
+from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.nets.projection import ClassificationHead
+from medad_fast.nets.resnet import ResNet18
+
+__all__ = ["AnatPaste", "AnatPasteConfig", "Anatomy"]
+
+Anatomy = Callable[[Tensor], Tensor | None]
+"""Images ``(B, C, H, W)`` in [-1, 1] to masks, bool ``(B, H, W)``, or to None: everywhere."""
+
+
+@dataclass(frozen=True)
+class AnatPasteConfig:
+    """Settings of :class:`AnatPaste`; each default says where it comes from."""
+
+    image_size: int = 256  # README; a multiple of 16 from 32 to 512
+    channels: int = 1  # 1 grey, 3 colour; the code repeats grey three times, which is the same
+    width: int = 64  # channels of the first stage, ResNet-18
+    head_layers: int = 1  # hidden layers of the head before the last, code
+    projection_dim: int = 128  # the head's last hidden layer, code
+    # What is told from an image: the method, or a variant of CutPaste (code).
+    augmentation: Literal[
+        "anatpaste", "cutpaste", "cutpaste-scar", "cutpaste-union", "cutpaste-3way"
+    ] = "anatpaste"
+    # Where AnatPaste pastes. Departs unless "lungs": pixels that are not black, everywhere, or a
+    # mask that is common to all images.
+    anatomy: Literal["lungs", "foreground", "whole", "file"] = "lungs"
+    anatomy_file: str | None = None  # for anatomy "file": an .npy array (H, W), not 0 inside
+    lung_mode: Literal["reference", "clean"] = "reference"  # code, with its side effects; or ours
+    # README's size of an image. In smaller copies, narrow bridges of dark between the lungs and the
+    # border, which make the recipe find nothing, are opened too.
+    lung_size: int = 256
+    jitter: float = 0.1  # of the whole image, before the paste, code; 0 for none
+    weights: str | None = None  # safetensors file of a ResNet-18 to start from; README: none
+    freeze_backbone: bool = True  # with weights: train the head only, which is what the code does
+    optimizer: Literal["sgd", "adam"] = "sgd"  # README
+    learning_rate: float = 0.03  # code
+    momentum: float = 0.9  # of sgd, code
+    betas: tuple[float, float] = (0.9, 0.999)  # of adam
+    eps: float = 1e-8  # of adam
+    weight_decay: float = 3e-5  # code
+    schedule: Schedule = "cosine"  # code: to 0, changed once per epoch
+    epochs: int = 256  # code
+    epoch_steps: int | None = 256  # updates that make an epoch, code; null: a pass over the images
+    batch_size: int = 64  # images, each with its augmented copies beside it, README
+    density: Literal["kde", "mahalanobis"] = "kde"  # of embeddings, code; MedIAnomaly has the other
+    bandwidth: float = 1.0  # of the kernels, on embeddings of unit length, code
+    # Code: the density. "classifier": how unlike an unchanged image (MedIAnomaly logs it); the
+    # others are taken from our map.
+    image_score: Literal["density", "classifier"] | ImageScore = "density"
+    top_k: int = 100  # pixels, for image_score "topk"
+    quantile: float = 0.99  # of the map, for image_score "quantile"
+    # Ours: stages of the network that the map looks at, 0 the stem. Deep ones see more around a
+    # place, and place it less exactly: one position of stage l is 2^(l + 1) pixels.
+    map_layers: tuple[int, ...] = (1, 2, 3)
+    map_smoothing: int = 1  # mean filter on the map, an odd side in pixels
+    mask_background: bool = False  # whether black pixels of the map are 0
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        for field in ("projection_dim", "epoch_steps"):
+            value = getattr(self, field)
+            require(value is None or value >= 1, self, field, "at least 1")
+        for field in ("head_layers", "weight_decay"):
+            require(getattr(self, field) >= 0, self, field, "0 or more")
+        require(0 <= self.momentum < 1, self, "momentum", "in [0, 1)")
+        require(0 <= self.jitter < 1, self, "jitter", "in [0, 1)")
+        require(16 <= self.lung_size <= 512, self, "lung_size", "from 16 to 512")
+        require(self.bandwidth > 0, self, "bandwidth", "above 0")
+        require(
+            len(self.map_layers) > 0
+            and list(self.map_layers) == sorted(set(self.map_layers))
+            and set(self.map_layers) <= {0, 1, 2, 3, 4},
+            self,
+            "map_layers",
+            "rising stage numbers from 0 to 4",
+        )
+        require(
+            (self.anatomy_file is not None) == (self.anatomy == "file"),
+            self,
+            "anatomy_file",
+            "a path where anatomy is 'file', else null",
+        )
+        require(self.weights is None or self.width == 64, self, "width", "64 with weights")
+
+
+class AnatPaste(Method):
+    """Scores an image by the density of its embedding among those of normal images.
+
+    The map is ours: the squared Mahalanobis distance of the features of ``map_layers`` from what is
+    normal at each place, see :class:`medad_fast.methods.feature_distance.FeatureDistance`. It shows
+    where features are unusual, which need not be what moved the image's score.
+
+    Args:
+        config: settings.
+        anatomy: masks instead of those that ``config.anatomy`` names; used in training only and not
+            saved. A stopped training must be resumed with the same.
+    """
+
+    config: AnatPasteConfig
+    anatomy_mask: Tensor
+
+    def __init__(
+        self, config: AnatPasteConfig | None = None, *, anatomy: Anatomy | None = None
+    ) -> None:
+        super().__init__()
+        self.config = c = config or AnatPasteConfig()
+        self.anatomy = anatomy
+        self.backbone = ResNet18(c.width)
+        dimensions = self.backbone.widths[-1]
+        classes = 3 if c.augmentation == "cutpaste-3way" else 2
+        self.head = ClassificationHead(dimensions, c.head_layers, c.projection_dim, classes)
+        self.density: KernelDensity | MahalanobisDistance = (
+            KernelDensity(dimensions, c.bandwidth)
+            if c.density == "kde"
+            else MahalanobisDistance(dimensions)
+        )
+        self.distances = nn.ModuleList(
+            FeatureDistance(self.backbone.widths[layer], -(-c.image_size // 2 ** (layer + 1)))
+            for layer in c.map_layers
+        )
+        if c.anatomy == "file":
+            mask = torch.ones(c.image_size, c.image_size, dtype=torch.bool)
+            self.register_buffer("anatomy_mask", mask)
+
+    def initialize(self) -> None:
+        """Read the published weights and the mask that the configuration names."""
+        c = self.config
+        if c.weights is not None:
+            self.backbone.load_published(c.weights)
+        if c.anatomy_file is not None:
+            self.anatomy_mask.copy_(_read_mask(c.anatomy_file, c.image_size))
+
+    def stages(self) -> Iterator[Stage]:
+        """One stage: classification of images and their augmented copies."""
+        c = self.config
+        update = Update(
+            "classifier",
+            self.head.parameters if self._frozen else self._trained,
+            self.classification_loss,
+            sgd(c.learning_rate, c.momentum, c.weight_decay)
+            if c.optimizer == "sgd"
+            else adam(c.learning_rate, c.betas, c.eps, weight_decay=c.weight_decay),
+            schedule(c.schedule, levels=c.epochs),
+        )
+        yield Stage(
+            "classify",
+            (update,),
+            epochs=c.epochs,
+            batch_size=c.batch_size,
+            steps=None if c.epoch_steps is None else c.epochs * c.epoch_steps,
+            drop_last=True,
+        )
+
+    def classification_loss(self, images: Tensor) -> Tensor:
+        """Cross-entropy of images ``(B, C, H, W)`` and their augmented copies, ``B`` of each."""
+        views = self.views(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
+            embeddings = self.backbone(torch.cat(views))
+        logits = self.head(embeddings)
+        labels = torch.arange(len(views), device=images.device).repeat_interleave(len(images))
+        return F.cross_entropy(logits.float(), labels)
+
+    @torch.no_grad()
+    def views(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Jittered images, and what each class to be told from them is made of, class by class."""
+        c = self.config
+        images = jitter(images, c.jitter)
+        if c.augmentation == "anatpaste":
+            return images, anatomical_paste(images, self.masks(images))
+        if c.augmentation == "cutpaste":
+            return images, paste_patch(images)
+        if c.augmentation == "cutpaste-scar":
+            return images, paste_scar(images)
+        patched, scarred = paste_patch(images), paste_scar(images)
+        if c.augmentation == "cutpaste-3way":
+            return images, patched, scarred
+        first = (torch.rand(len(images)) < 0.5).to(images.device)[:, None, None, None]
+        return images, torch.where(first, patched, scarred)
+
+    def masks(self, images: Tensor) -> Tensor | None:
+        """Where AnatPaste pastes into images ``(B, C, H, W)``; bool ``(B, H, W)``, None: anywhere.
+
+        Raises:
+            InputError: the masks that were given do not fit.
+        """
+        kind = self.config.anatomy
+        if self.anatomy is not None:
+            return _checked(self.anatomy(images), images)
+        if kind == "whole":
+            return None
+        if kind == "foreground":
+            return foreground(images)[:, 0]
+        if kind == "file":
+            return self.anatomy_mask.expand(len(images), -1, -1)
+        return find_lungs(images, self.config.lung_mode, self.config.lung_size)
+
+    @torch.no_grad()
+    def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
+        """The density of the training images' embeddings, and what is normal in the map's layers.
+
+        Not of the validation images: their scores set thresholds, and must be like new ones.
+        """
+        self.eval()
+        embeddings = [self.embed(images) for images in train_normal]
+        self.density.fit(torch.cat(embeddings))
+        for distance, layer in self._layers():
+
+            def features(layer: int = layer) -> Iterator[Tensor]:
+                for images in train_normal:
+                    yield self.backbone.stages(images, layer)[-1].float()
+
+            distance.fit(features)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` to embeddings of unit length, float32 ``(B, 8 width)``."""
+        return F.normalize(self.backbone(images).float(), dim=1)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Prediction:
+        """The map is the mean over layers of the features' distances; 1 is usual."""
+        c = self.config
+        features = self.backbone.stages(images)
+        parts = [
+            F.interpolate(distance(features[layer]), images.shape[-2:], mode="bilinear")
+            for distance, layer in self._layers()
+        ]
+        maps = smooth(torch.stack(parts).mean(dim=0), c.map_smoothing)
+        if c.mask_background:
+            maps = maps * foreground(images)
+        embeddings = features[-1].mean(dim=(2, 3))
+        if c.image_score == "density":
+            scores = self.density(F.normalize(embeddings.float(), dim=1))
+        elif c.image_score == "classifier":
+            scores = 1 - self.head(embeddings).float().softmax(dim=1)[:, 0]
+        else:
+            scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
+        return Prediction(scores, maps)
+
+    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
+        """The kernel density keeps as many embeddings as there were training images."""
+        if isinstance(self.density, KernelDensity) and "density.points" in tensors:
+            self.density.make_room(tensors["density.points"])
+
+    @property
+    def _frozen(self) -> bool:
+        return self.config.weights is not None and self.config.freeze_backbone
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [*self.backbone.parameters(), *self.head.parameters()]
+
+    def _layers(self) -> Iterator[tuple[FeatureDistance, int]]:
+        for distance, layer in zip(self.distances, self.config.map_layers, strict=True):
+            assert isinstance(distance, FeatureDistance)
+            yield distance, layer
+
+
+def _checked(masks: Tensor | None, images: Tensor) -> Tensor | None:
+    wanted = (len(images), *images.shape[-2:])
+    if masks is not None and (tuple(masks.shape) != wanted or masks.dtype != torch.bool):
+        raise InputError(
+            f"anatomy: masks of type bool and shape {wanted} expected, got {masks.dtype} "
+            f"{tuple(masks.shape)}"
+        )
+    return masks
+
+
+def _read_mask(path: str, size: int) -> Tensor:
+    """A mask ``(size, size)`` from an ``.npy`` file, the nearest pixels of it."""
+    try:
+        array = np.load(Path(path), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"anatomy_file: {path} is no .npy file: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or not (array != 0).any():
+        raise InputError(f"anatomy_file: {path} must hold one mask (H, W) that is not empty")
+    mask = torch.from_numpy((array != 0).astype(np.float32))
+    return F.interpolate(mask[None, None], (size, size), mode="nearest-exact")[0, 0] > 0
