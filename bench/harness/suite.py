@@ -102,13 +102,14 @@ def parse_arguments(description: str) -> argparse.Namespace:
 def discover(select: str = "") -> Iterator[Benchmark]:
     """The benchmarks of ``bench/bench_*.py`` whose op's name has ``select`` in it.
 
-    One whose peer is not installed is left out, and stderr says so.
+    One whose peer is not installed is left out, and stderr says so. A file without ``BENCHMARK`` is
+    a command of its own.
     """
     for path in sorted(Path(__file__).parents[1].glob("bench_*.py")):
         if select not in path.stem.removeprefix("bench_"):
             continue
         try:
-            benchmark = importlib.import_module(f"bench.{path.stem}").BENCHMARK
+            module = importlib.import_module(f"bench.{path.stem}")
         except ModuleNotFoundError as error:
             if str(error.name).partition(".")[0] in {"bench", "medad_fast", "python_tests"}:
                 raise
@@ -118,5 +119,6 @@ def discover(select: str = "") -> Iterator[Benchmark]:
                 file=sys.stderr,
             )
             continue
-        assert isinstance(benchmark, Benchmark), path
-        yield benchmark
+        if hasattr(module, "BENCHMARK"):
+            assert isinstance(module.BENCHMARK, Benchmark), path
+            yield module.BENCHMARK
