@@ -19,7 +19,7 @@
 namespace medad {
 namespace {
 
-constexpr int kRadius = 5;  // of the usual window, which has kernels of its own
+constexpr int kRadius = 5;  // of the usual window, which has kernels of its own in float32
 constexpr int kSmallestTile = 8;
 constexpr int kStaticBytes = 256;  // more than block_sum has
 
@@ -80,7 +80,7 @@ Arguments<T, C> arguments_of(const SsimJob& job, const TensorView& scratch, int 
 
 template <class C>
 int64_t shared_bytes(int tile, int64_t radius, int fields) {
-  const Extent extent{tile, int(radius), fields > 0 ? 2 * int(radius) : 0};
+  const Extent extent = extent_of(tile, int(radius), fields > 0);
   return int64_t(sizeof(C)) * (extent.first_area(fields) + extent.second_area());
 }
 
@@ -121,18 +121,18 @@ int launch_tiles(const SsimJob& job, const TensorView& scratch, int64_t limit, i
     return tile;
   }
   const int64_t bytes = shared_bytes<C>(tile, job.radius, kept);
-  if (job.radius == kRadius && tile == kLargestTile<C>) {
+  if constexpr (sizeof(C) == 4) {
     constexpr int kTile = kLargestTile<C>;
-    if (kept > 0) {
-      launch(tile_kernel<T, C, kRadius, kTile, true>, tiles, bytes, where, args);
-    } else {
-      launch(tile_kernel<T, C, kRadius, kTile, false>, tiles, bytes, where, args);
+    if (job.radius == kRadius && tile == kTile) {
+      if (kept > 0) {
+        launch(tile_kernel<T, C, kRadius, kTile, Gradient::kYes>, tiles, bytes, where, args);
+      } else {
+        launch(tile_kernel<T, C, kRadius, kTile, Gradient::kNo>, tiles, bytes, where, args);
+      }
+      return tile;
     }
-  } else if (kept > 0) {
-    launch(tile_kernel<T, C, 0, 0, true>, tiles, bytes, where, args);
-  } else {
-    launch(tile_kernel<T, C, 0, 0, false>, tiles, bytes, where, args);
   }
+  launch(tile_kernel<T, C, 0, 0, Gradient::kAsAsked>, tiles, bytes, where, args);
   return tile;
 }
 
@@ -145,11 +145,7 @@ void launch_wide(const SsimJob& job, const TensorView& scratch, int64_t limit, i
   const int tile = fitting < edge ? fitting : edge;
   const Arguments<T, double> args = arguments_of<T, double>(job, scratch, tile, edge);
   const int64_t bytes = shared_bytes<double>(tile, job.radius, kept);
-  if (kept > 0) {
-    launch(wide_kernel<T, true>, tiles, bytes, where, args, edge);
-  } else {
-    launch(wide_kernel<T, false>, tiles, bytes, where, args, edge);
-  }
+  launch(wide_kernel<T>, tiles, bytes, where, args, edge);
 }
 
 template <class T>

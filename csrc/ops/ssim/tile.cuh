@@ -58,6 +58,20 @@ struct Extent {
   MEDAD_HD int second_area() const { return 4 * map() * blurred_step(); }
 };
 
+// Derivatives are formed up to twice the window away from the places that need them.
+MEDAD_HD Extent extent_of(int tile, int radius, bool gradient) {
+  return {tile, radius, gradient ? 2 * radius : 0};
+}
+
+// Whether a kernel forms the gradient; as the arguments ask where its speed does not matter, which
+// is a kernel less to compile for each type.
+enum class Gradient { kNo, kYes, kAsAsked };
+
+template <Gradient kGradient, class T, class C>
+__device__ __forceinline__ bool wants_gradient(const Arguments<T, C>& args) {
+  return kGradient == Gradient::kAsAsked ? args.fields > 0 : kGradient == Gradient::kYes;
+}
+
 template <int kRadius, class T, class C>
 __device__ __forceinline__ int radius_of(const Arguments<T, C>& args) {
   return kRadius > 0 ? kRadius : args.radius;
@@ -128,14 +142,16 @@ __device__ C centre_of(const Arguments<T, C>& args, int64_t plane, int64_t row, 
 }
 
 // The sum of the tile's values, in every thread's share of it. All threads of the block call this;
-// shared memory is free again when it returns.
-template <int kRadius, int kTile, bool kGradient, class T, class C>
+// shared memory is free again when it returns. kRadius and kTile are 0 where only the arguments
+// know them.
+template <int kRadius, int kTile, Gradient kGradient, class T, class C>
 __device__ double work_on_tile(const Arguments<T, C>& args, int64_t plane, int64_t row,
                                int64_t column, int tile_or_less, Span<C> first, Span<C> second) {
   constexpr bool kWide = sizeof(C) == 8;
   const int radius = radius_of<kRadius>(args);
   const int tile = kTile > 0 ? kTile : tile_or_less;
-  const Extent extent{tile, radius, kGradient ? 2 * radius : 0};
+  const bool gradient = wants_gradient<kGradient>(args);
+  const Extent extent = extent_of(tile, radius, gradient);
   const int inputs = extent.input(), maps = extent.map(), thread = threadIdx.x;
   const int64_t top = row - extent.halo, left = column - extent.halo;  // of the places read
   const C centre = centre_of(args, plane, row, column, tile), half = centre / 2;
@@ -194,7 +210,7 @@ __device__ double work_on_tile(const Arguments<T, C>& args, int64_t plane, int64
       if (inside) range += v.product;
       if (inside && r >= extent.halo && c + o >= extent.halo) values += v.value;
       const int at = r * partials_step + c + o;
-      if (!kGradient) {
+      if (!gradient) {
         if (args.has_map) first[at] = v.value;
         continue;
       }
@@ -217,7 +233,7 @@ __device__ double work_on_tile(const Arguments<T, C>& args, int64_t plane, int64
   if (!kWide) total += double(range - range);
   __syncthreads();
 
-  if constexpr (!kGradient) {
+  if (!gradient) {
     if (!args.has_map) return total;
     for (int item = thread; item < tile * tile; item += kThreads) {
       const int64_t r = row + item / tile, c = column + item % tile;
@@ -303,17 +319,19 @@ __device__ __forceinline__ TilePlace place_of(const Arguments<T, C>& args, int64
   return {tile / a_plane, in_plane / args.tiles_across * edge, in_plane % args.tiles_across * edge};
 }
 
-// Blocks a multiprocessor: what shared memory allows on Hopper. Left to itself ptxas aims at more,
-// and spills.
-template <class C>
-constexpr int kBlocksTogether = sizeof(C) == 8 ? 2 : 3;
+// Blocks a multiprocessor: what shared memory allows on Hopper, for the kernels that must be quick.
+// Left to itself ptxas aims at more, and spills.
+template <Gradient kGradient, class C>
+constexpr int kBlocksTogether = kGradient != Gradient::kAsAsked ? 3
+                                : sizeof(C) == 4                ? 2
+                                                                : 1;
 
-template <class T, class C, int kRadius, int kTile, bool kGradient>
-__global__ void __launch_bounds__(kThreads, kBlocksTogether<C>)
+template <class T, class C, int kRadius, int kTile, Gradient kGradient>
+__global__ void __launch_bounds__(kThreads, kBlocksTogether<kGradient, C>)
     tile_kernel(const __grid_constant__ Arguments<T, C> args) {
   MEDAD_DYNAMIC_SHARED(C, shared);
   const int tile = kTile > 0 ? kTile : args.tile;
-  const Extent extent{tile, radius_of<kRadius>(args), kGradient ? 2 * radius_of<kRadius>(args) : 0};
+  const Extent extent = extent_of(tile, radius_of<kRadius>(args), wants_gradient<kGradient>(args));
   const TilePlace place = place_of(args, blockIdx.x, tile);
   const double share =
       work_on_tile<kRadius, kTile, kGradient>(args, place.plane, place.row, place.column, tile,
@@ -324,20 +342,20 @@ __global__ void __launch_bounds__(kThreads, kBlocksTogether<C>)
 
 // Does those tiles again, in float64, whose moments did not fit in float32; args.tile is the edge
 // of the smaller tiles that `edge` is made of.
-template <class T, bool kGradient>
-__global__ void __launch_bounds__(kThreads, kBlocksTogether<double>)
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
     wide_kernel(const __grid_constant__ Arguments<T, double> args, int edge) {
   MEDAD_DYNAMIC_SHARED(double, shared);
   const double known = args.sums[blockIdx.x];
   if (known - known == 0) return;
-  const Extent extent{args.tile, args.radius, kGradient ? 2 * args.radius : 0};
+  const Extent extent = extent_of(args.tile, args.radius, args.fields > 0);
   const TilePlace place = place_of(args, blockIdx.x, edge);
   double share = 0;
   for (int row = 0; row < edge; row += args.tile) {
     for (int column = 0; column < edge; column += args.tile) {
-      share +=
-          work_on_tile<0, 0, kGradient>(args, place.plane, place.row + row, place.column + column,
-                                        args.tile, shared, shared + extent.first_area(args.fields));
+      share += work_on_tile<0, 0, Gradient::kAsAsked>(args, place.plane, place.row + row,
+                                                      place.column + column, args.tile, shared,
+                                                      shared + extent.first_area(args.fields));
     }
   }
   const double sum = block_sum(share);
