@@ -101,7 +101,7 @@ def call(kernel: Callable[..., None], device: torch.device, *arguments: Any) -> 
     else:
         where = (-1, 0, torch.get_num_threads())
     try:
-        kernel(*(_view(argument) for argument in arguments), where)
+        kernel(*[_view(argument) for argument in arguments], where)
     except ValueError as error:  # numbers that only the kernels look at
         raise InputError(str(error)) from None
 

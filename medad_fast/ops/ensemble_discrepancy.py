@@ -156,6 +156,8 @@ def _shapes(
 
 
 def _contiguous_images(tensor: Tensor) -> Tensor:
+    if tensor.is_contiguous():
+        return tensor
     expected = 1
     for size, stride in zip(tensor.shape[:-4:-1], tensor.stride()[:-4:-1], strict=True):
         if stride != expected and size != 1:
