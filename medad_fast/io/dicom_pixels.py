@@ -102,6 +102,8 @@ def _decoded(path: Path, dataset: Any) -> NDArray[Any]:
     _check_run_lengths(path, dataset)
     try:
         return pixel_array(dataset)
+    except StopIteration as error:
+        raise InputError(f"{path}: is cut off: it holds fewer frames than it claims") from error
     except RuntimeError as error:
         missing = decoder.missing_dependencies
         if syntax == _JPEG_EXTENDED and int(dataset.BitsStored) > 8:

@@ -71,7 +71,7 @@ def test_a_single_slice_is_shown_in_its_own_plane(tmp_path):
         ({"ImagePositionPatient": None}, None),
     ],
 )
-def test_a_series_without_one_geometry_stays_single_files(tmp_path, change, reason):
+def test_a_series_without_one_geometry_is_no_volume(tmp_path, change, reason):
     paths = write_series(tmp_path, _volume())
     place = {
         "SeriesInstanceUID": "1.2.3.4",
@@ -80,10 +80,33 @@ def test_a_series_without_one_geometry_stays_single_files(tmp_path, change, reas
         "PixelSpacing": [2, 1],
     }
     paths.append(write_dicom(tmp_path / "odd.dcm", _volume()[0], **(place | change)))
-    assert [len(case.files) for case in load_study(tmp_path).cases] == [1] * 5
+    # What differs in size or direction is parted from the others.
+    wanted = [1] * 5 if reason == "not evenly spaced" else [4, 1]
+    assert [len(case.files) for case in load_study(tmp_path).cases] == wanted
     if reason is not None:
         with pytest.raises(InputError, match=reason):
             read(paths)
+
+
+@pytest.mark.parametrize("tag", ["EchoTime", "AcquisitionNumber", "TemporalPositionIdentifier"])
+def test_echoes_and_time_points_of_one_series_are_volumes_each(tmp_path, tag):
+    volumes = [_volume(), 2 * _volume()]
+    for number, volume in enumerate(volumes):
+        write_series(tmp_path / str(number), volume, **{tag: number + 1})
+    scout = {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "SeriesInstanceUID": "1.2.3.4"}
+    place = {"ImagePositionPatient": [0, 0, 0], "PixelSpacing": [2, 1]}
+    write_dicom(tmp_path / "scout.dcm", _volume()[0], **scout, **place)
+    cases = load_study(tmp_path).cases
+    assert [len(case.files) for case in cases] == [4, 4, 1]
+    for case, volume in zip(cases, volumes, strict=False):
+        np.testing.assert_array_equal(read(case.files).pixels, volume)
+
+
+def test_slices_in_colour_stay_pictures(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), np.uint8)
+    write_series(tmp_path, colours)
+    cases = load_study(tmp_path).cases
+    assert [read(case.files).pixels.shape for case in cases] == [(1, 4, 6, 3)] * 3
 
 
 def test_a_damaged_file_stays_alone_and_is_named_when_read(tmp_path):

@@ -15,6 +15,8 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import PIL.Image
+import pydicom
 import pytest
 import SimpleITK
 from numpy.typing import NDArray
@@ -83,6 +85,45 @@ def test_colour_dicom(bits, planar, tmp_path):
         PixelData=data + b"\0" * (len(data) % 2),
     )
     assert_same(read(path).pixels[0], peer(path).reshape(5, 7, 3))
+
+
+LOSSLESS = ("RLE", "bigendian", "implicit", "padded", "jp2klossless", "jpeg_ls_lossless")
+COLOURS = (
+    "SC_ybr_full_422_uncompressed",
+    "SC_rgb_dcmtk_+eb+cy+n1",
+    "SC_rgb_jls_lossy_line",
+    "SC_rgb_jpeg_gdcm",
+    "SC_rgb_rle",
+    "SC_rgb_small_odd_jpeg",
+    "GDCMJ2K_TextGBR",
+    "examples_jpeg2k",
+    "examples_ybr_color",
+)
+
+
+def packaged(name: str) -> Path:
+    return Path(pydicom.__file__).parent / "data" / "test_files" / f"{name}.dcm"
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+def test_a_lossless_syntax_changes_no_pixel(syntax):
+    pytest.importorskip("gdcm")
+    again = read(packaged(f"MR_small_{syntax}"))
+    assert_same(again.pixels, read(packaged("MR_small")).pixels)
+    assert_same(again.pixels, peer(packaged("MR_small")))
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_compressed_colours_and_ybr(name):
+    pytest.importorskip("gdcm")
+    theirs = peer(packaged(name))
+    assert_same(read(packaged(name)).pixels, theirs.reshape(-1, *theirs.shape[-3:]))
+
+
+def test_a_16_bit_palette():
+    # SimpleITK keeps the upper eight bits of each colour.
+    pixels = read(packaged("examples_palette")).pixels
+    assert_same(pixels >> 8, peer(packaged("examples_palette")))
 
 
 def test_a_dicom_series_is_ordered_and_scaled(tmp_path):
@@ -260,3 +301,9 @@ def test_png(bits, colour_type, transparent, tmp_path):
             theirs = np.rint(theirs[..., :3] * (theirs[..., 3:] / 255))
     assert_same(image.pixels[0], theirs)
     assert image.provenance.bits_stored == bits
+
+
+def test_jpeg(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+    PIL.Image.fromarray(picture).save(tmp_path / "a.jpg", quality=80)
+    assert_same(read(tmp_path / "a.jpg").pixels[0], peer(tmp_path / "a.jpg"))
