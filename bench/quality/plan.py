@@ -1,0 +1,156 @@
+"""What is fitted: a method, a set, a seed and settings, under one key."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.quality.sets import SETS, QualitySet
+from bench.quality.source import digest, modules_of
+from medad_fast.methods import config_class, list_methods
+from medad_fast.methods.config import from_fields, to_fields
+from medad_fast.recipes import Recipe, load_recipe
+
+__all__ = ["BUDGET_SECONDS", "Fit", "Variant", "available", "missing", "plan"]
+
+BUDGET_SECONDS = 180.0
+"""Of a fit on two cores, with the recipes as they are."""
+
+SHARED_CODE = ("medad_fast.training", "medad_fast.preprocess.pipeline", "medad_fast.baselines")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with other settings than its recipe's, or another unlabeled pool."""
+
+    method: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    share: float | None = None
+    """Of abnormal images in the unlabeled pool; the set's own by default."""
+    label: str = ""
+
+    def missing_fields(self) -> list[str]:
+        """Settings that the method does not have; all of them where there is no such method."""
+        if self.method not in list_methods():
+            return sorted(self.overrides) or ["any"]
+        known = {each.name for each in dataclasses.fields(config_class(self.method))}
+        return sorted(set(self.overrides) - known)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit with everything that its figures depend on."""
+
+    set: QualitySet
+    seed: int
+    variant: Variant
+    hours: float | None = None
+    """For a longer schedule than the recipe's, the time that a fit may take."""
+    max_steps: int | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    """Subjects of some splits, for trying things."""
+
+    @property
+    def method(self) -> str:
+        return self.variant.method
+
+    def fields(self) -> dict[str, Any]:
+        """Settings to pass to ``fit``: the recipe's, the variant's, the longer schedule."""
+        fields = {**_recipe(self.set.recipe).methods[self.method], **self.variant.overrides}
+        if self.hours is None:
+            return fields
+        config = to_fields(from_fields(config_class(self.method), fields, self.method))
+        longer = max(1.0, self.hours * 3600 / BUDGET_SECONDS)
+        epochs = {
+            name: math.ceil(value * longer)
+            for name, value in config.items()
+            if name.endswith("epochs") and isinstance(value, int)
+        }
+        return {**fields, **epochs}
+
+    def settings(self) -> dict[str, Any]:
+        """The method's whole configuration, defaults included."""
+        return to_fields(from_fields(config_class(self.method), self.fields(), self.method))
+
+    def preprocess(self) -> dict[str, Any]:
+        """The recipe's fields of ``PreprocessConfig``."""
+        return _recipe(self.set.recipe).preprocess
+
+    def identity(self) -> dict[str, Any]:
+        """What the key is made from."""
+        return {
+            "method": self.method,
+            "set": self.set.name,
+            "seed": self.seed,
+            "share": self.variant.share,
+            "config": self.settings(),
+            "preprocess": self.preprocess(),
+            "max_steps": self.max_steps,
+            "counts": self.counts,
+            "source": source_of(self.method, self.set.name),
+        }
+
+    @property
+    def key(self) -> str:
+        """12 hexadecimal digits; another code, setting, seed or set has another."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def stem(self) -> str:
+        """Name of the record's file."""
+        return f"{self.set.name}-{self.method}-{self.seed}-{self.key}"
+
+
+@functools.cache
+def source_of(method: str, set_name: str) -> str:
+    """Digest of the code behind a method's figures on a set."""
+    modules = [config_class(method).__module__, SETS[set_name].module, *SHARED_CODE]
+    return digest(modules_of([*modules, *_class_module(method)]))
+
+
+def _class_module(method: str) -> list[str]:
+    """Where the method itself is, should its settings have a module of their own."""
+    from medad_fast.methods import PLACES
+
+    return [f"medad_fast.methods.{PLACES[method][0]}"]
+
+
+@functools.cache
+def _recipe(name: str) -> Recipe:
+    return load_recipe(name)
+
+
+def available(each: QualitySet, methods: Sequence[str] | None = None) -> list[str]:
+    """Methods with an entry in the set's recipe, in the order of ``list_methods``."""
+    entries = _recipe(each.recipe).methods
+    return [name for name in methods or list_methods() if name in entries]
+
+
+def missing(each: QualitySet) -> list[str]:
+    """Methods without an entry: they are not fitted on this set, and the table says so."""
+    return [name for name in list_methods() if name not in _recipe(each.recipe).methods]
+
+
+def plan(
+    sets: Iterable[str],
+    methods: Sequence[str] | None,
+    seeds: int,
+    *,
+    hours: float | None = None,
+    max_steps: int | None = None,
+    counts: dict[str, int] | None = None,
+) -> list[Fit]:
+    """All fits, seed by seed and set by set, so that a stopped run leaves whole tables."""
+    return [
+        Fit(SETS[name], seed, Variant(method), hours, max_steps, counts or {})
+        for seed in range(seeds)
+        for name in sets
+        for method in available(SETS[name], methods)
+    ]
