@@ -11,7 +11,7 @@ from medad_fast.methods import create, list_methods
 from medad_fast.preprocess import PreprocessConfig
 from medad_fast.recipes import list_recipes, load_recipe
 
-PUBLISHED = [name for name in list_recipes() if name != "demo"]
+PUBLISHED = [n for n in list_recipes() if n != "demo" and not n.startswith("quality-")]
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 
 

@@ -27,12 +27,10 @@ class Ablation:
     steps: tuple[tuple[int, int], ...] = ((0, 1),)
     """Which variant must lie below which; each is one line of the table."""
 
-    def lacks(self) -> str | None:
+    def refusal(self) -> str | None:
         """Why it cannot be run: a method or setting that is not there."""
-        for variant in self.variants:
-            if gone := variant.missing_fields():
-                return f"{variant.method} has no {', '.join(gone)}"
-        return None
+        reasons = (Fit(SETS[self.set], 0, variant).refusal() for variant in self.variants)
+        return next((reason for reason in reasons if reason is not None), None)
 
 
 def _patchcl(label: str, **settings: Any) -> Variant:
@@ -61,8 +59,8 @@ ABLATIONS = (
         "chest",
         "DDAD-ASR, figures of its repository: 0.894, 0.813, 0.668 on RSNA",
         (
-            _ddad("rec", "reconstruction"),
-            _ddad("inter", "inter"),
+            _ddad("A_rec", "reconstruction"),
+            _ddad("A_inter", "inter"),
             _ddad("R_dual", "refined"),
         ),
         ((0, 1), (1, 2)),
@@ -71,7 +69,12 @@ ABLATIONS = (
         "inter-discrepancy grows with the share of anomalies in the unlabeled pool",
         "chest",
         "DDAD, Fig. Ablation_AR of its repository: 0.703, 0.782 (0.2), 0.815 (0.6), 0.822 (1.0)",
-        tuple(_ddad("inter", f"{share:.0%} abnormal", share) for share in (0.0, 0.3, 0.6, 1.0)),
+        (
+            _ddad("A_inter", "0 % abnormal", 0.0),
+            _ddad("A_inter", "30 % abnormal", 0.3),
+            _ddad("A_inter", "60 % abnormal"),  # the set as it is
+            _ddad("A_inter", "100 % abnormal", 1.0),
+        ),
         ((0, 1), (1, 2), (2, 3), (0, 3)),
     ),
     Ablation(
@@ -125,7 +128,7 @@ def ablation_fits(seeds: int, sets: Sequence[str], **options: Any) -> list[Fit]:
     fits = {
         fit.key: fit
         for ablation in ABLATIONS
-        if ablation.set in sets and ablation.lacks() is None
+        if ablation.set in sets and ablation.refusal() is None
         for fit in fits_of(ablation, seeds, **options)
     }
     return list(fits.values())
@@ -158,7 +161,7 @@ def _outcome(
     seeds: int,
     options: dict[str, Any],
 ) -> Outcome:
-    if reason := ablation.lacks():
+    if reason := ablation.refusal():
         return Outcome(ablation, better, worse, reason=reason)
     pairs = []
     for seed in range(seeds):

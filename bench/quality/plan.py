@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -13,7 +12,8 @@ from typing import Any
 
 from bench.quality.sets import SETS, QualitySet
 from bench.quality.source import digest, modules_of
-from medad_fast.methods import config_class, list_methods
+from medad_fast.errors import InputError
+from medad_fast.methods import PLACES, config_class, list_methods
 from medad_fast.methods.config import from_fields, to_fields
 from medad_fast.recipes import Recipe, load_recipe
 
@@ -34,13 +34,6 @@ class Variant:
     share: float | None = None
     """Of abnormal images in the unlabeled pool; the set's own by default."""
     label: str = ""
-
-    def missing_fields(self) -> list[str]:
-        """Settings that the method does not have; all of them where there is no such method."""
-        if self.method not in list_methods():
-            return sorted(self.overrides) or ["any"]
-        known = {each.name for each in dataclasses.fields(config_class(self.method))}
-        return sorted(set(self.overrides) - known)
 
 
 @dataclass(frozen=True)
@@ -96,6 +89,18 @@ class Fit:
             "source": source_of(self.method, self.set.name),
         }
 
+    def refusal(self) -> str | None:
+        """Why it cannot be done: no such method, recipe entry or setting; ``None`` where it can."""
+        if self.method not in list_methods():
+            return f"no method {self.method}"
+        if self.method not in _recipe(self.set.recipe).methods:
+            return f"no recipe entry for {self.method}"
+        try:
+            self.settings()
+        except InputError as error:
+            return f"{self.method}: {error}"
+        return None
+
     @property
     def key(self) -> str:
         """12 hexadecimal digits; another code, setting, seed or set has another."""
@@ -111,15 +116,9 @@ class Fit:
 @functools.cache
 def source_of(method: str, set_name: str) -> str:
     """Digest of the code behind a method's figures on a set."""
-    modules = [config_class(method).__module__, SETS[set_name].module, *SHARED_CODE]
-    return digest(modules_of([*modules, *_class_module(method)]))
-
-
-def _class_module(method: str) -> list[str]:
-    """Where the method itself is, should its settings have a module of their own."""
-    from medad_fast.methods import PLACES
-
-    return [f"medad_fast.methods.{PLACES[method][0]}"]
+    own = f"medad_fast.methods.{PLACES[method][0]}"
+    settings = config_class(method).__module__
+    return digest(modules_of([own, settings, SETS[set_name].module, *SHARED_CODE]))
 
 
 @functools.cache

@@ -1,0 +1,392 @@
+"""The quality benchmark: keys that tell what a figure depends on, and honest tables."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from bench.quality import __main__ as cli
+from bench.quality import page, plan, sets, source
+from bench.quality.ablations import ABLATIONS, Ablation, Outcome, ablation_fits, outcomes
+from bench.quality.plan import BUDGET_SECONDS, Fit, Variant
+from bench.quality.pooled import Pooled, difference, pool
+from bench.quality.record import load_records
+from bench.quality.sets import SETS
+from medad_fast.methods import config_class, list_methods
+from medad_fast.recipes import load_recipe
+
+COUNTS = {"train": 8, "validation": 2, "test": 3, "unlabeled": 0}
+
+
+def fit_of(method="autoencoder", name="oct", seed=0, **options):
+    variant = Variant(method, options.pop("overrides", {}), options.pop("share", None))
+    return Fit(SETS[name], seed, variant, **options)
+
+
+# What a figure depends on
+
+
+def test_comments_docstrings_and_layout_change_no_digest():
+    plain = source.normalised("def f(x):\n    return x + 1\nclass A:\n    x: int = 3\n")
+    wordy = '"""Says."""\ndef f( x ):\n    """Adds."""\n    # why\n    return (x\n        + 1)\n'
+    wordy += 'class A:\n    x: int = 3\n    """An attribute."""\n'
+    assert source.normalised(wordy) == plain
+    assert source.normalised("def f(x):\n    return x + 2\n") != plain
+    assert source.normalised('def f():\n    """Only this."""\n').endswith("pass")
+
+
+def test_a_methods_code_is_followed_to_its_nets_and_ops_and_no_further():
+    modules = source.modules_of(["medad_fast.methods.patchcl_ae"])
+    assert "medad_fast.nets.discriminator" in modules
+    assert "medad_fast.ops.patch_nce_loss" in modules
+    assert "medad_fast.methods.scoring" in modules
+    assert not [name for name in modules if name.startswith(("medad_fast.io", "medad_fast.cli"))]
+    assert "medad_fast.methods" not in modules  # the list of methods: others may join it
+    kernels = [path.name for path in source._kernels("medad_fast.ops.patch_nce_loss")]
+    assert kernels == ["patch_nce_loss.h", "patch_nce_loss.cpp", "patch_nce_loss_cpu.cpp"]
+    assert source._plain("int a; // why\n /* and\n so */ int  b;") == "int a; int b;"
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_every_methods_own_files_are_in_its_digest(method, monkeypatch):
+    from medad_fast.methods import PLACES
+
+    followed = []
+    plan.source_of.cache_clear()
+    monkeypatch.setattr(plan, "digest", lambda modules: followed.extend(modules) or "digest")
+    plan.source_of(method, "oct")
+    plan.source_of.cache_clear()
+    assert f"medad_fast.methods.{PLACES[method][0]}" in followed
+    assert config_class(method).__module__ in followed
+    assert "medad_fast.training" in followed
+    assert "medad_fast.simulate.oct_lesions" in followed
+    assert "medad_fast.simulate.chest" not in followed
+
+
+def test_another_line_of_code_is_another_key(monkeypatch):
+    before = fit_of().key
+    digest = source.digest(source.modules_of(["medad_fast.methods.autoencoder"]))
+    plan.source_of.cache_clear()
+    text = source._text("medad_fast.methods.autoencoder")
+    changed = text.replace("error.square()", "error.abs()")
+    assert changed != text
+    monkeypatch.setattr(
+        source,
+        "_text",
+        lambda name, original=source._text: (
+            changed if name == "medad_fast.methods.autoencoder" else original(name)
+        ),
+    )
+    assert source.digest(source.modules_of(["medad_fast.methods.autoencoder"])) != digest
+    assert fit_of().key != before
+    monkeypatch.undo()
+    plan.source_of.cache_clear()
+    assert fit_of().key == before
+
+
+def test_each_thing_that_matters_changes_the_key():
+    fits = [
+        fit_of(),
+        fit_of(seed=1),
+        fit_of(name="chest"),
+        fit_of(method="patchcl-ae"),
+        fit_of(overrides={"learning_rate": 0.01}),
+        fit_of(hours=1.0),
+        fit_of(max_steps=2),
+        fit_of(share=0.0),
+        fit_of(counts=COUNTS),
+    ]
+    assert len({fit.key for fit in fits}) == len(fits)
+    assert len({fit.stem for fit in fits}) == len(fits)
+
+
+def test_an_override_that_says_what_the_recipe_says_is_the_same_fit():
+    width = load_recipe("quality-oct").methods["autoencoder"]["width"]
+    assert fit_of(overrides={"width": width}).key == fit_of().key
+
+
+def test_more_hours_lengthen_every_schedule_and_never_shorten_one():
+    usual, longer = fit_of().settings(), fit_of(hours=1.0).settings()
+    assert longer["epochs"] == usual["epochs"] * 3600 / BUDGET_SECONDS
+    assert fit_of(hours=0.001).settings() == usual
+    for name in SETS:
+        for method in plan.available(SETS[name]):
+            config, more = (fit_of(method, name, hours=h).settings() for h in (None, 0.1))
+            assert {key for key in config if config[key] != more[key]} == {
+                key for key in config if key.endswith("epochs") and isinstance(config[key], int)
+            }
+
+
+# What is fitted
+
+
+def test_every_set_has_a_recipe_for_methods_that_exist():
+    for each in SETS.values():
+        recipe = load_recipe(each.recipe)
+        assert "ynthetic" in recipe.about
+        assert "synthetic" in each.title or "phantom" in each.title
+        for fields in recipe.methods.values():
+            assert 64 <= fields["image_size"] <= 128
+            assert fields["channels"] == recipe.preprocess["channels"]
+        assert "autoencoder" in recipe.methods
+        assert set(plan.available(each)) | set(plan.missing(each)) == set(list_methods())
+
+
+def test_the_plan_is_seed_by_seed_and_each_fit_once():
+    fits = plan.plan(["chest", "oct"], ["autoencoder", "patchcl-ae"], 2)
+    order = [(fit.seed, fit.set.name, fit.method) for fit in fits]
+    assert order == [
+        (seed, name, method)
+        for seed in (0, 1)
+        for name in ("chest", "oct")
+        for method in ("autoencoder", "patchcl-ae")
+    ]
+    assert len({fit.key for fit in fits}) == len(fits)
+
+
+# Figures
+
+
+def figure(value, half):
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def test_one_seed_is_shown_as_it_is_and_several_as_their_mean():
+    found = pool([{"value": 0.8, "low": 0.7, "high": 0.85}])
+    assert found == pytest.approx((0.8, 0.7, 0.85))
+    assert pool([figure(0.6, 0.1), figure(0.8, 0.1)]) == pytest.approx(
+        (0.7, 0.7 - 0.1 / 2**0.5, 0.7 + 0.1 / 2**0.5)
+    )
+    assert pool([]) is None
+    assert pool([figure(0.6, 0.1), {"value": None, "low": None, "high": None}]) is None
+    assert str(Pooled(0.5, 0.25, 0.75)) == "0.50 (0.25 to 0.75)"
+
+
+def scored(scores, abnormal, seed=0, key="k"):
+    names = [f"sub-{i // 2}" for i in range(len(scores))]
+    return {
+        "key": key,
+        "seed": seed,
+        "scores": {
+            "path": [f"{name}-{i}" for i, name in enumerate(names)],
+            "patient": names,
+            "abnormal": abnormal,
+            "score": scores,
+        },
+    }
+
+
+def test_differences_are_taken_image_by_image():
+    rng = np.random.default_rng(0)
+    abnormal = [i % 2 == 1 for i in range(60)]
+    noise = rng.normal(0, 1, 60)
+    good, poor = (noise + step * np.array(abnormal) for step in (3.0, 0.3))
+    one, other = scored(good.tolist(), abnormal), scored(poor.tolist(), abnormal)
+    found = difference([one], [other])
+    assert found.low > 0.1
+    assert found.low <= found.value <= found.high
+    assert difference([one], [one]) == (0, 0, 0)
+    assert difference([other], [one]).value == pytest.approx(-found.value)
+    second = scored(rng.permutation(poor).tolist(), abnormal, seed=1)
+    both = difference([one, second], [other, second])
+    assert both.value == pytest.approx(found.value / 2)
+    shorter = scored(good[:-1].tolist(), abnormal[:-1])
+    with pytest.raises(ValueError, match="not of the same images"):
+        difference([one], [shorter])
+
+
+# Ablations
+
+
+def test_every_ablation_names_its_source_and_fits_a_set():
+    for ablation in ABLATIONS:
+        assert ablation.set in SETS
+        assert ablation.source
+        assert all(variant.label for variant in ablation.variants)
+        assert all(low < high < len(ablation.variants) for low, high in ablation.steps)
+
+
+def test_an_ablation_of_a_method_that_is_not_there_is_said_to_be_not_run():
+    gone = Ablation("a", "oct", "b", (Variant("nobody", {"x": 1}), Variant("autoencoder")))
+    assert gone.refusal() == "no method nobody"
+    odd = Ablation("a", "oct", "b", (Variant("autoencoder", {"no_such": 1}),) * 2)
+    assert "has no setting 'no_such'" in (odd.refusal() or "")
+    wrong = Ablation("a", "oct", "b", (Variant("autoencoder", {"loss": "l7"}),) * 2)
+    assert "loss must be" in (wrong.refusal() or "")
+    assert "not run" in Outcome(odd, odd.variants[0], odd.variants[1], reason="x").verdict
+
+
+def test_every_ablation_of_a_method_that_is_here_can_be_run():
+    for ablation in ABLATIONS:
+        here = plan.available(SETS[ablation.set])
+        if {variant.method for variant in ablation.variants} <= set(here):
+            assert ablation.refusal() is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.01, 0.2, "as published"),
+        (-0.01, 0.2, "not: not told apart"),
+        (-0.2, -0.1, "not: the other way round"),
+    ],
+)
+def test_only_a_whole_interval_above_zero_is_as_published(low, high, verdict):
+    ablation = ABLATIONS[0]
+    outcome = Outcome(ablation, *ablation.variants, Pooled((low + high) / 2, low, high))
+    assert outcome.verdict == verdict
+
+
+def test_outcomes_are_read_from_the_records_of_both_variants():
+    ablation = ABLATIONS[0]
+    worse, better = (Fit(SETS[ablation.set], 0, variant) for variant in ablation.variants)
+    abnormal = [i % 2 == 1 for i in range(40)]
+    noise = np.random.default_rng(1).normal(0, 1, 40)
+    records = {
+        worse.key: scored(noise.tolist(), abnormal),
+        better.key: scored((noise + 3 * np.array(abnormal)).tolist(), abnormal),
+    }
+    first, *others = outcomes(records, 1)
+    assert first.verdict == "as published"
+    assert {each.verdict.split(":")[0] for each in others} == {"not run"}
+    lines = page.outcome_lines([first])
+    assert "as published" in lines[-1]
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_variants_that_are_the_recipe_are_fitted_once():
+    keys = [fit.key for fit in ablation_fits(1, list(SETS))]
+    assert len(set(keys)) == len(keys)
+
+
+# The whole way, as short as it gets
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality")
+    words = ["--sets", "oct", "--methods", "autoencoder", "--max-steps", "2", "--small"]
+    words += ["--work", str(folder / "work"), "--results", str(folder / "results")]
+    return folder, words, cli.main(words)
+
+
+def test_a_fit_leaves_one_record_and_nothing_large(run, capsys):
+    folder, words, code = run
+    assert code == 0
+    (record,) = load_records(folder / "results")
+    assert record["key"] in next((folder / "results").iterdir()).name
+    assert set(record["kinds"]) == {"fluid", "cysts", "drusen", "thinning"}
+    assert record["metrics"]["pixel"]["aupro"]["value"] is not None
+    assert record["baselines"]["pca16"]["value"] is not None
+    assert record["baselines"]["file_size"]["value"] == 0.5  # tells nothing
+    assert len(record["scores"]["score"]) == 12
+    assert record["fit_seconds"] > 0
+    assert not list((folder / "work" / "runs").iterdir())
+    assert cli.main(words) == 0
+    said = capsys.readouterr().out
+    assert "done before" in said
+    assert "pca16 (trivial)" in said
+
+
+def test_a_set_is_built_once_and_known_by_its_pictures(run):
+    folder, *_ = run
+    (built,) = (folder / "work" / "data").iterdir()
+    record = load_records(folder / "results")[0]
+    assert record["data"] == sets.content_digest(built)
+    counts = {"train": 10, "validation": 3, "test": 6, "unlabeled": 6}
+    changed = (built / "simulation.json").stat().st_mtime_ns
+    assert SETS["oct"].build(folder / "work" / "data", 0, counts=counts) == built
+    assert (built / "simulation.json").stat().st_mtime_ns == changed
+
+
+def test_a_failed_fit_is_reported_and_the_next_goes_on(run, monkeypatch, capsys):
+    from medad_fast.errors import InputError
+
+    _, words, _ = run
+
+    def fail(*_):
+        raise InputError("it did not work")
+
+    monkeypatch.setattr(cli, "make_record", fail)
+    assert cli.main([*words, "--seeds", "2"]) == 1
+    said = capsys.readouterr()
+    assert "FAILED it did not work" in said.err
+    assert "done before" in said.out
+
+
+def current(record, fit):
+    """The record as if it were of a fit with all images and steps."""
+    return copy.deepcopy(record) | {"key": fit.key, **fit.identity()}
+
+
+def test_the_page_counts_records_of_the_present_code_only(run):
+    folder, *_ = run
+    (record,) = load_records(folder / "results")
+    stale = page.page([record])
+    assert "0 of" in stale
+    assert "1 further records" in stale
+    text = page.page([record, current(record, fit_of())])
+    assert "1 of" in text
+    row = next(line for line in text.splitlines() if line.startswith("| `autoencoder` (base"))
+    value = record["metrics"]["image"]["auroc"]["value"]
+    assert f"{value:.2f} (" in row
+    for each in SETS.values():
+        assert f"## {each.title}" in text
+
+
+def test_a_method_of_the_modality_is_judged_by_its_interval(run):
+    folder, *_ = run
+    (record,) = load_records(folder / "results")
+    made = current(record, fit_of("salad"))
+    high = {"value": 0.95, "low": 0.9, "high": 0.99}
+    made["metrics"]["image"]["auroc"] = high
+    made["baselines"] = {"pca16": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    assert "its interval lies above the best trivial baseline (pca16, 0.60) and lies" in page.page(
+        [made]
+    )
+    made["metrics"]["image"]["auroc"] = {"value": 0.7, "low": 0.59, "high": 0.8}
+    assert "**does not lie** above the best" in page.page([made])
+
+
+def test_readmes_part_stands_between_its_marks_and_is_checked(run, tmp_path, capsys):
+    folder, *_ = run
+    out, readme = tmp_path / "quality.md", tmp_path / "README.md"
+    readme.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
+    words = ["--results", str(folder / "results"), "--out", str(out), "--readme", str(readme)]
+    assert page.main([*words, "--check"]) == 1
+    assert not out.exists()
+    assert page.main(words) == 0
+    assert page.main([*words, "--check"]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "synthetic" in text
+    assert "`autoencoder` (baseline)" in text
+    with pytest.raises(ValueError, match="expected in it"):
+        page.with_part("no marks", "x")
+
+
+def test_records_of_another_format_are_left_alone(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"format": 0}))
+    (tmp_path / "b.json").write_text(json.dumps([1]))
+    assert load_records(tmp_path) == []
+
+
+def test_what_would_be_done_is_listed_without_doing_it(tmp_path, capsys):
+    words = ["--list", "--results", str(tmp_path), "--work", str(tmp_path / "work")]
+    assert cli.main([*words, "--sets", "brain", "--seeds", "2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith("to do")]
+    assert len(lines) == 2 * len(plan.available(SETS["brain"]))
+    assert cli.main([*words, "--ablations"]) == 0
+    assert "contrastive" in capsys.readouterr().out
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_fit_is_plain_data():
+    assert dataclasses.is_dataclass(Fit)
+    json.dumps(fit_of().identity())
