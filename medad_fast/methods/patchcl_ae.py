@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medad_fast.methods.adversarial import Adversarial, discriminator_loss, generator_loss
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.config import check_common, require
 from medad_fast.methods.normals import NormalMaps
@@ -59,7 +60,7 @@ class PatchCLAEConfig:
     pixel_weight: float = 0.0
     pixel_loss: Literal["l1", "mse"] = "l1"  # open; the error that the pixel score shows
     # Departs: Algorithm 1 has "saturating", whose gradient vanishes once the discriminator wins.
-    adversarial: Literal["non_saturating", "saturating", "least_squares"] = "non_saturating"
+    adversarial: Adversarial = "non_saturating"
     adversarial_weight: float = 1.0  # Eq. 4; 0 trains without a discriminator
     # Eq. 7; "pixel" is the ablation of Table 7. Departs: "patch+pixel" adds both up, which needs
     # normal_margin.
@@ -172,12 +173,7 @@ class PatchCLAE(Method):
         assert self.discriminator is not None
         real = self.discriminator(images)
         fake = self.discriminator(self._reconstruct(images).detach())
-        loss: Tensor
-        if self.config.adversarial == "least_squares":
-            loss = ((real - 1).square() + fake.square()).mean()
-        else:
-            loss = (F.softplus(-real) + F.softplus(fake)).mean()
-        return loss
+        return discriminator_loss(self.config.adversarial, real, fake)
 
     def generator_loss(self, images: Tensor) -> Tensor:
         """``L_img + L_patch`` (Eq. 4), or with ``L_pix`` (Table 7), each with its weight."""
@@ -275,12 +271,7 @@ class PatchCLAE(Method):
 
     def _adversarial_loss(self, reconstruction: Tensor) -> Tensor:
         assert self.discriminator is not None
-        fake: Tensor = self.discriminator(reconstruction)
-        if self.config.adversarial == "least_squares":
-            return (fake - 1).square().mean()
-        if self.config.adversarial == "saturating":
-            return -F.softplus(fake).mean()
-        return F.softplus(-fake).mean()
+        return generator_loss(self.config.adversarial, self.discriminator(reconstruction))
 
     def _reconstruct(self, images: Tensor) -> Tensor:
         """Reconstruction of the corrupted images.
