@@ -29,6 +29,6 @@ def test_both_sides_ask_for_the_opposite(kind):
     logits = torch.randn(5, requires_grad=True)
     (to_fool,) = torch.autograd.grad(generator_loss(kind, logits), logits)
     (to_judge,) = torch.autograd.grad(discriminator_loss(kind, torch.zeros(5), logits), logits)
-    inside = (logits > 0) & (logits < 1) if kind == "least_squares" else logits == logits
+    inside = (logits > 0) & (logits < 1) if kind == "least_squares" else slice(None)
     assert (to_fool[inside] < 0).all()
     assert (to_judge[inside] > 0).all()
