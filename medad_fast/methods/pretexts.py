@@ -62,7 +62,7 @@ def bend_intensities(images: Tensor) -> Tensor:
     count, device = len(images), images.device
     t = torch.linspace(0, 1, CURVE_POINTS, device=device)
     weights = torch.stack([3 * (1 - t).square() * t, 3 * (1 - t) * t.square()])
-    # Two control points, the first below and left of the second: so the curve never falls.
+    # As the source sorts them; any two control points in the unit square give a rising curve.
     across, up = torch.rand(2, count, 2, device=device).sort(dim=-1).values @ weights + t.pow(3)
     levels = (images.float().flatten(1) / 2 + 0.5).clamp(0, 1)
     right = torch.searchsorted(across.contiguous(), levels).clamp(1, CURVE_POINTS - 1)
