@@ -220,6 +220,19 @@ def test_a_head_that_knows_the_turn_has_no_rotation_loss_and_a_wrong_one_has(mon
         assert method._rotation_loss(images).item() == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_prior_loss_is_of_random_codes_not_of_the_images():
+    method = build(**only("reconstruction", "prior"))
+    values = []
+    for seed in (0, 1):
+        losses = method.losses(discs(3, seed=seed))
+        torch.manual_seed(2)
+        values.append(losses["prior"]().item())
+    torch.manual_seed(2)
+    drawn = torch.randn(3, 16)
+    expected = (method.encoder(method.decoder(drawn)) - drawn).square().mean().item()
+    assert values == pytest.approx([expected, expected])
+
+
 def test_restoring_is_copying_where_nothing_is_damaged():
     method = build(corruption_probability=0.0)
     images = discs(3)
