@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import check_common, require
+from medad_fast.methods.config import at_least, check_common
 from medad_fast.methods.optimization import Schedule, adam, schedule
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder
@@ -55,7 +55,7 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
-        require(self.units >= 1, self, "units", "at least 1")
+        at_least(self, 1, "units")
 
 
 class Autoencoder(Method):

@@ -9,13 +9,50 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from medad_fast.errors import InputError
 
-__all__ = ["check_choices_and_types", "check_common", "from_fields", "require", "to_fields"]
+__all__ = [
+    "above_zero",
+    "at_least",
+    "check_choices_and_types",
+    "check_common",
+    "from_fields",
+    "require",
+    "rising",
+    "shares",
+    "to_fields",
+]
 
 
 def require(condition: bool, config: object, field: str, wanted: str) -> None:
     """Raise an ``InputError`` that names the field, what it is and what it should be."""
     if not condition:
         raise InputError(f"{field} must be {wanted}, got {getattr(config, field)!r}")
+
+
+def at_least(config: object, least: int, *fields: str) -> None:
+    """Require each of the fields to be ``least`` or more, or null where that is allowed."""
+    wanted = f"at least {least}" if least else "0 or more"
+    for field in fields:
+        value = getattr(config, field)
+        require(value is None or value >= least, config, field, wanted)
+
+
+def above_zero(config: object, *fields: str) -> None:
+    """Require each of the fields to be above 0."""
+    for field in fields:
+        require(getattr(config, field) > 0, config, field, "above 0")
+
+
+def shares(config: object, *fields: str) -> None:
+    """Require each of the fields to be from 0 to 1."""
+    for field in fields:
+        require(0 <= getattr(config, field) <= 1, config, field, "from 0 to 1")
+
+
+def rising(config: object, field: str, highest: int) -> None:
+    """Require a list of layers: rising numbers from 1 to ``highest``, at least one."""
+    values = list(getattr(config, field))
+    fine = values == sorted(set(values)) and set(values) <= set(range(1, highest + 1))
+    require(bool(values) and fine, config, field, f"rising numbers from 1 to {highest}")
 
 
 def check_common(config: Any) -> None:
@@ -32,15 +69,14 @@ def check_common(config: Any) -> None:
         "a multiple of 16 from 32 to 512",
     )
     require(config.channels in (1, 3), config, "channels", "1 or 3")
-    for field in {"width", "top_k", "epochs", "batch_size"} & own:
-        require(getattr(config, field) >= 1, config, field, "at least 1")
-    for field in {"learning_rate", "eps"} & own:
-        require(getattr(config, field) > 0, config, field, "above 0")
+    at_least(config, 1, *({"width", "top_k", "epochs", "batch_size"} & own))
+    at_least(config, 0, *({"weight_decay", "normal_margin"} & own))
+    above_zero(config, *({"learning_rate", "eps", "temperature"} & own))
+    shares(config, "quantile")
     if "betas" in own:
         inside = all(0 <= beta < 1 for beta in config.betas)
         require(inside, config, "betas", "two values in [0, 1)")
     smoothing = config.map_smoothing
-    require(0 <= config.quantile <= 1, config, "quantile", "from 0 to 1")
     require(smoothing >= 1 and smoothing % 2 == 1, config, "map_smoothing", "odd and at least 1")
 
 

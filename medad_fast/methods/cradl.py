@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update, evaluating
-from medad_fast.methods.config import check_common, require
+from medad_fast.methods.config import above_zero, at_least, check_common, require, shares
 from medad_fast.methods.mixture import GaussianMixture, choose_mixture
 from medad_fast.methods.optimization import Schedule, adam, schedule
 from medad_fast.methods.scoring import foreground, score_images, smooth
@@ -87,22 +87,11 @@ class CRADLConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
-        require(self.latent_dim >= 2, self, "latent_dim", "at least 2")
-        for field in ("flow_blocks", "flow_width", "flow_epochs", "flow_batch_size"):
-            require(getattr(self, field) >= 1, self, field, "at least 1")
-        for field in ("temperature", "covariance_floor", "flow_learning_rate"):
-            require(getattr(self, field) > 0, self, field, "above 0")
-        for field in (
-            "rotation",
-            "noise_sigma",
-            "squares",
-            "flow_noise",
-            "flow_weight_decay",
-            "weight_decay",
-        ):
-            require(getattr(self, field) >= 0, self, field, "0 or more")
-        for field in ("shift", "square_side", "shrinkage"):
-            require(0 <= getattr(self, field) <= 1, self, field, "from 0 to 1")
+        at_least(self, 2, "latent_dim")
+        at_least(self, 1, "flow_blocks", "flow_width", "flow_epochs", "flow_batch_size")
+        at_least(self, 0, "rotation", "noise_sigma", "squares", "flow_noise", "flow_weight_decay")
+        above_zero(self, "covariance_floor", "flow_learning_rate")
+        shares(self, "shift", "square_side", "shrinkage")
         require(
             0 < self.scale[0] <= 1 <= self.scale[1], self, "scale", "two values around 1, above 0"
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import check_common, require
+from medad_fast.methods.config import above_zero, at_least, check_common, require
 from medad_fast.methods.optimization import Schedule, adam, schedule
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder, Reconstruction
@@ -80,14 +80,11 @@ class DDADConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
-        sizes = ("hidden_dim", "latent_dim", "memory_slots", "refinement_width")
-        for field in (*sizes, "refinement_epochs", "members"):
-            require(getattr(self, field) >= 1, self, field, "at least 1")
-        for field in ("batch_size", "refinement_batch_size"):
-            require(getattr(self, field) >= 2, self, field, "at least 2, for batch norm")
-        for field in ("shrinkage", "entropy_weight", "refinement_weight_decay"):
-            require(getattr(self, field) >= 0, self, field, "0 or more")
-        require(self.refinement_learning_rate > 0, self, "refinement_learning_rate", "above 0")
+        at_least(self, 1, "hidden_dim", "latent_dim", "memory_slots", "members")
+        at_least(self, 1, "refinement_width", "refinement_epochs")
+        at_least(self, 2, "batch_size", "refinement_batch_size")  # for batch norm
+        at_least(self, 0, "shrinkage", "entropy_weight", "refinement_weight_decay")
+        above_zero(self, "refinement_learning_rate")
         gamma, epsilon = self.focal_gamma, self.focal_epsilon
         require(gamma == 0 or gamma >= 1, self, "focal_gamma", "0, or at least 1")
         require(0 < epsilon < 0.5, self, "focal_epsilon", "between 0 and 0.5")

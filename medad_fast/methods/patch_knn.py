@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage
-from medad_fast.methods.config import check_common, require
+from medad_fast.methods.config import at_least, check_common, require, rising
 from medad_fast.methods.nearest import NearestNormals, Selection
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.resnet import ResNet18
@@ -58,18 +58,10 @@ class PatchKNNConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
-        for field in ("bank_size", "neighbours", "neighbourhood"):
-            require(getattr(self, field) >= 1, self, field, "at least 1")
+        at_least(self, 1, "bank_size", "neighbours", "neighbourhood")
         require(self.neighbourhood % 2 == 1, self, "neighbourhood", "odd")
         require(all(each > 0 for each in self.input_std), self, "input_std", "above 0")
-        require(
-            len(self.layers) > 0
-            and list(self.layers) == sorted(set(self.layers))
-            and set(self.layers) <= {1, 2, 3, 4},
-            self,
-            "layers",
-            "rising stage numbers from 1 to 4",
-        )
+        rising(self, "layers", 4)
         require(self.weights in ("", RANDOM) or self.width == 64, self, "width", "64 with weights")
 
 

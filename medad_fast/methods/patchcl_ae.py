@@ -9,7 +9,6 @@ code the patch loss descends. What the paper leaves open is a field of the confi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +19,10 @@ from torch.nn import functional as F
 
 from medad_fast.methods.adversarial import Adversarial, discriminator_loss, generator_loss
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import check_common, require
+from medad_fast.methods.config import at_least, check_common, require, rising
 from medad_fast.methods.normals import NormalMaps
 from medad_fast.methods.optimization import Schedule, adam, schedule
+from medad_fast.methods.pretexts import add_noise
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
 from medad_fast.nets.discriminator import Discriminator
@@ -82,11 +82,8 @@ class PatchCLAEConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
-        for field in ("units", "patches", "projection_dim"):
-            require(getattr(self, field) >= 1, self, field, "at least 1")
-        require(self.temperature > 0, self, "temperature", "above 0")
-        for field in ("noise_sigma", "patch_weight", "pixel_weight", "adversarial_weight"):
-            require(getattr(self, field) >= 0, self, field, "0 or more")
+        at_least(self, 1, "units", "patches", "projection_dim")
+        at_least(self, 0, "noise_sigma", "patch_weight", "pixel_weight", "adversarial_weight")
         weights = self.patch_weight + self.pixel_weight + self.adversarial_weight
         require(weights > 0, self, "patch_weight", "above 0 where the other losses weigh nothing")
         require(
@@ -95,20 +92,7 @@ class PatchCLAEConfig:
             "noise_resolution",
             "a list of values from 1 to image_size",
         )
-        require(
-            len(self.layers) > 0
-            and list(self.layers) == sorted(set(self.layers))
-            and set(self.layers) <= {1, 2, 3, 4, 5},
-            self,
-            "layers",
-            "rising block numbers from 1 to 5",
-        )
-        require(
-            self.normal_margin is None or self.normal_margin >= 0,
-            self,
-            "normal_margin",
-            "null, or 0 or more",
-        )
+        rising(self, "layers", 5)
         require(
             self.score != "patch+pixel" or self.normal_margin is not None,
             self,
@@ -285,17 +269,7 @@ class PatchCLAE(Method):
         return self._batch[1]
 
     def _corrupt(self, images: Tensor) -> Tensor:
-        """Add noise of standard deviation ``noise_sigma``, up to the loss by enlarging grids."""
-        c = self.config
-        if not c.noise_resolution:
-            return (images + c.noise_sigma * torch.randn_like(images)).clamp(-1, 1)
-        size = images.shape[-2:]
-        noise = torch.zeros_like(images)
-        for side in c.noise_resolution:
-            grid = images.new_empty(*images.shape[:2], side, side).normal_()
-            noise += F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
-        sigma = c.noise_sigma / math.sqrt(len(c.noise_resolution))
-        return (images + sigma * noise).clamp(-1, 1)
+        return add_noise(images, self.config.noise_sigma, self.config.noise_resolution)
 
     def _sample(self, features: Tensor, images: Tensor) -> Tensor:
         """Distinct positions of one layer's map, ``(S)`` for all images or ``(B, S)``."""

@@ -1,9 +1,11 @@
-"""Tasks that normal images set by themselves: damage to be repaired, turns to be told.
+"""Tasks that normal images set by themselves: damage or noise to be repaired, turns to be told.
 
 All of it is made on the images' device. Source of the damage: Zhou et al., "Models Genesis",
 Medical Image Analysis 67 (2021): intensities bent by a monotone Bezier curve, pixels shuffled
 within small blocks, random boxes filled with noise, or all but random boxes. Source of the turns:
-Gidaris et al., "Unsupervised representation learning by predicting image rotations", ICLR 2018.
+Gidaris et al., "Unsupervised representation learning by predicting image rotations", ICLR 2018. Of
+the coarse noise: Kascenas et al., "Denoising autoencoders for unsupervised anomaly detection in
+brain MRI", MIDL 2022.
 
 Departs: a shuffled pixel is drawn from its block with replacement, from a regular grid of blocks of
 random size and offset, where the source permutes thousands of random blocks one after the other on
@@ -12,13 +14,15 @@ the host. This needs no loop over blocks or images.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["Corruption", "corrupt", "quarter_turns"]
+__all__ = ["Corruption", "add_noise", "corrupt", "quarter_turns"]
 
 Corruption = Literal["intensity", "shuffle", "inner_fill", "outer_fill"]
 
@@ -50,6 +54,25 @@ def corrupt(images: Tensor, kinds: Collection[Corruption], probability: float) -
         filled = _chosen(images, probability) & _fill_mask(images, kinds)
         damaged = torch.where(filled, 2 * torch.rand_like(images) - 1, damaged)
     return damaged
+
+
+def add_noise(images: Tensor, sigma: float, resolution: Sequence[int]) -> Tensor:
+    """Images ``(B, C, H, W)`` in [-1, 1] with Gaussian noise, kept in that range.
+
+    Args:
+        images: any float dtype.
+        sigma: standard deviation; of enlarged grids it is that of their points, so less between.
+        resolution: sides of the grids on which noise is drawn, enlarged and added up, equally
+            strong; none: noise per pixel.
+    """
+    if not resolution:
+        return (images + sigma * torch.randn_like(images)).clamp(-1, 1)
+    size = (images.shape[-2], images.shape[-1])
+    noise = torch.zeros_like(images)
+    for side in resolution:
+        grid = images.new_empty(*images.shape[:2], side, side).normal_()
+        noise += F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+    return (images + sigma / math.sqrt(len(resolution)) * noise).clamp(-1, 1)
 
 
 def quarter_turns(images: Tensor) -> Tensor:

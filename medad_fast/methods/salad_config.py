@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medad_fast.methods.adversarial import Adversarial
-from medad_fast.methods.config import check_common, require
+from medad_fast.methods.config import above_zero, at_least, check_common, require, shares
 from medad_fast.methods.optimization import Schedule
 from medad_fast.methods.pretexts import Corruption
 from medad_fast.methods.scoring import ImageScore
@@ -88,8 +88,7 @@ class SALADConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
-        for field in ("latent_dim", "latent_side", "warmup_epochs"):
-            require(getattr(self, field) >= 1, self, field, "at least 1")
+        at_least(self, 1, "latent_dim", "latent_side", "warmup_epochs")
         require(
             self.latent_side <= self.image_size // 2,
             self,
@@ -97,17 +96,15 @@ class SALADConfig:
             "at most half of image_size",
         )
         weights = [f"{name}_weight" for name in LOSSES]
-        for field in (*weights, *(f"score_{name}" for name in TERMS), "centre_margin"):
-            require(getattr(self, field) >= 0, self, field, "0 or more")
+        at_least(self, 0, *weights, *(f"score_{name}" for name in TERMS), "centre_margin")
         require(
             self.reconstruction_weight + self.structure_weight > 0,
             self,
             "reconstruction_weight",
             "above 0 where structure_weight is 0",
         )
-        probability = self.corruption_probability
-        require(0 <= probability <= 1, self, "corruption_probability", "from 0 to 1")
-        require(self.spread_floor > 0, self, "spread_floor", "above 0")
+        shares(self, "corruption_probability")
+        above_zero(self, "spread_floor")
         require(any(self.score_weights()), self, "score_reconstruction", "above 0 where all are 0")
         require(
             self.score_rotation == 0 or self.rotation_weight > 0,
@@ -115,8 +112,6 @@ class SALADConfig:
             "score_rotation",
             "0 where rotation_weight is 0",
         )
-        margin = self.normal_margin
-        require(margin is None or margin >= 0, self, "normal_margin", "null, or 0 or more")
 
     def score_weights(self) -> list[float]:
         """In the order of ``TERMS``."""
