@@ -54,6 +54,7 @@ TARGETS = (
     Target("patch_discrepancy", "encoder", "eager", 20),
     Target("patch_discrepancy", "encoder", "compiled", 3.5),
     Target("patch_discrepancy", "PatchCL-AE heads", "eager", 20, of="memory"),
+    Target("ddad_members", "K=3, 64x1x64x64", "alone", 0.91),  # at most 1.1 of K runs
 )
 
 

@@ -142,7 +142,7 @@ class DDAD(Method):
     def stages(self) -> Iterator[Stage]:
         """The ensembles, all members of one together, then the refinement on frozen ensembles."""
         c = self.config
-        optimizer = adam(c.learning_rate, c.betas, c.eps)
+        optimizer = adam(c.learning_rate, c.betas, c.eps, fused=True)
         for name, data, ensemble in self._ensembles():
             update = Update(
                 name,
@@ -170,6 +170,7 @@ class DDAD(Method):
                     c.betas,
                     c.eps,
                     weight_decay=c.refinement_weight_decay,
+                    fused=True,
                 ),
                 schedule(c.schedule),
             )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from medad_fast.nets.ensemble import EnsembleAutoencoder
+from medad_fast.nets.members import MemberConvolution, MemberLinear, MemberNorm
 
 
 class PlainAutoencoder(nn.Module):
@@ -56,11 +59,27 @@ class PlainAutoencoder(nn.Module):
         ]
 
 
+def alone(ensemble: EnsembleAutoencoder, k: int) -> EnsembleAutoencoder:
+    """Member ``k`` as an ensemble of one."""
+    one = copy.deepcopy(ensemble)
+    one.members = 1
+    for module in one.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, _copy(parameter[k : k + 1]))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer[k : k + 1].clone())
+    return one
+
+
 def _copy(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach().clone())
 
 
-def _norm(norm: nn.Module, k: int, kind: type[nn.Module]) -> list[nn.Module]:
+def _norm(
+    norm: MemberNorm | None, k: int, kind: type[nn.BatchNorm1d | nn.BatchNorm2d]
+) -> list[nn.Module]:
+    if norm is None:
+        return []
     twin = kind(norm.weight.shape[1]).to(norm.weight.dtype)
     twin.weight, twin.bias = _copy(norm.weight[k]), _copy(norm.bias[k])
     twin.running_mean, twin.running_var = norm.running_mean[k].clone(), norm.running_var[k].clone()
@@ -68,16 +87,18 @@ def _norm(norm: nn.Module, k: int, kind: type[nn.Module]) -> list[nn.Module]:
 
 
 def _convolution(layer: nn.Module, k: int) -> list[nn.Module]:
-    inputs, outputs = layer.weight.shape[1:3]
+    assert isinstance(layer, MemberConvolution)
+    first, second = layer.weight.shape[1:3]
+    twin: nn.Conv2d | nn.ConvTranspose2d
     if layer.transposed:
-        twin: nn.Module = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)
+        twin = nn.ConvTranspose2d(first, second, 4, 2, 1, bias=False)
     else:
-        twin = nn.Conv2d(outputs, inputs, 4, 2, 1, bias=False)
+        twin = nn.Conv2d(second, first, 4, 2, 1, bias=False)
     twin.weight = _copy(layer.weight[k])
-    return [twin, *(_norm(layer.norm, k, nn.BatchNorm2d) if layer.norm is not None else [])]
+    return [twin, *_norm(layer.norm, k, nn.BatchNorm2d)]
 
 
-def _linear(layer: nn.Module, k: int) -> list[nn.Module]:
+def _linear(layer: MemberLinear, k: int) -> list[nn.Module]:
     twin = nn.Linear(*layer.weight.shape[1:])
     twin.weight, twin.bias = _copy(layer.weight[k].T), _copy(layer.bias[k])
-    return [twin, *(_norm(layer.norm, k, nn.BatchNorm1d) if layer.norm is not None else [])]
+    return [twin, *_norm(layer.norm, k, nn.BatchNorm1d)]

@@ -18,7 +18,7 @@ from medad_fast.methods.scoring import foreground, smooth
 from medad_fast.nets.ensemble import EnsembleAutoencoder, Reconstruction
 from medad_fast.ops import AnatomyPasteParams
 from medad_fast.training import _Loop, train
-from python_tests.methods.plain_ddad import PlainAutoencoder
+from python_tests.methods.plain_ddad import PlainAutoencoder, alone
 from python_tests.methods.small import discs, small
 
 BACKBONES = ["ae", "ae-u", "memae"]
@@ -117,20 +117,18 @@ def test_members_trained_together_end_where_each_alone_on_its_order_does(backbon
     assert (moved - start).abs().max() > 1e-3
 
 
-def test_members_together_equal_members_alone_in_float32_too():
-    method = build(score="A_intra", epochs=5)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_members_together_equal_members_alone_in_float32_too(backbone):
+    # Tensors of 16 numbers' multiples, as all of the paper's are: what Adam's kernel leaves over at
+    # the end it rounds otherwise, and training widens any difference.
+    sizes = {"width": 16, "hidden_dim": 32, "latent_dim": 16}
+    method = build(backbone=backbone, score="A_intra", epochs=5, **sizes)
     images = discs(16, seed=1)
-    alone = [copy.deepcopy(method.normal) for _ in range(3)]
+    ones = [alone(method.normal, k) for k in range(3)]
     train(method, images, seed=11, device="cpu")
     loop = _Loop(method, 11, torch.device("cpu"), "float32", None, None, None, [])
-    for k, ensemble in enumerate(alone):
-        for p in ensemble.parameters():
-            p.data = p.data[k : k + 1].clone()
-        for module in ensemble.modules():
-            for name, buffer in list(module._buffers.items()):
-                module._buffers[name] = buffer[k : k + 1].clone()
-        ensemble.members = 1
-        optimizer = torch.optim.Adam(ensemble.parameters(), lr=5e-4, betas=(0.5, 0.999))
+    for k, ensemble in enumerate(ones):
+        optimizer = torch.optim.Adam(ensemble.parameters(), lr=5e-4, betas=(0.5, 0.999), fused=True)
         for epoch in range(5):
             for chosen in loop._order(1, epoch, 16, 3)[k].split(4):
                 optimizer.zero_grad()
@@ -395,14 +393,20 @@ def test_unlabeled_images_that_are_not_needed_change_nothing():
     assert same(*methods)
 
 
-@pytest.mark.parametrize("unlabeled", [True, False])
-@pytest.mark.parametrize("cut", [("normal", 3), ("unknown", 2), ("refinement", 1)])
+@pytest.mark.parametrize(
+    ("cut", "unlabeled"),
+    [
+        (("normal", 3), True),
+        (("unknown", 2), True),
+        (("refinement", 1), True),
+        (("normal", 3), False),
+        (("refinement", 1), False),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:there are no unlabeled")
 def test_a_stopped_training_ends_bit_for_bit_like_one_that_was_not(
     cut, unlabeled, tmp_path, monkeypatch
 ):
-    if not unlabeled and cut[0] == "unknown":
-        pytest.skip("there is no such stage")
     normal, others = discs(8), discs(4, seed=3) if unlabeled else None
     settings = {"epochs": 2, "refinement_epochs": 1, "schedule": "cosine"}
     whole = build(**settings)
