@@ -132,6 +132,18 @@ class Resampler:
             values, pixel_replicates(slices.pixels, self._draws(slices.pixels.clusters))
         )
 
+    def pixels_of_patients(self, slices: SliceData) -> dict[str, Sample]:
+        """``average_precision_per_patient`` and ``aupro_per_patient``: means over the patients."""
+        return {
+            f"{name}_per_patient": self.ratio(
+                np.nan_to_num(values),
+                ~np.isnan(values),
+                np.arange(len(values)),
+                slices.reason or "no patient with normal and abnormal pixels",
+            )
+            for name, values in slices.of_patient.items()
+        }
+
     def ratio(
         self,
         above: NDArray[Any],

@@ -140,7 +140,10 @@ def judge(predictions: Predictions, aggregation: Aggregation, resampler: Resampl
         levels,
         slices,
         cuts,
-        {**ranking, "pixel": resampler.pixels(slices)},
+        {
+            **ranking,
+            "pixel": {**resampler.pixels(slices), **resampler.pixels_of_patients(slices)},
+        },
         {**decisions, "pixel": _decided_pixels(slices, cuts["pixel"], resampler)},
     )
 
@@ -222,7 +225,7 @@ def _decided_pixels(slices: SliceData, cut: Cut, resampler: Resampler) -> dict[s
         dice = np.divide(2 * h, 2 * h + a + m, out=np.zeros_like(h), where=ill)
         return resampler.ratio(dice, ill, owner_clusters, no_lesion)
 
-    _, first = np.unique(slices.patients, return_index=True)
+    patients = slices.patients
     return {
         "fpr": resampler.ratio(alarms, normal, clusters, no_normal),
         "tpr": resampler.ratio(hits, lesion, clusters, no_lesion),
@@ -230,7 +233,7 @@ def _decided_pixels(slices: SliceData, cut: Cut, resampler: Resampler) -> dict[s
             2 * hits, (2 * hits + alarms + missed) * bool(lesion.any()), clusters, no_lesion
         ),
         "dice_per_image": mean_dice(np.arange(len(sizes)), clusters),
-        "dice_per_patient": mean_dice(slices.patients, clusters[first]),
+        "dice_per_patient": mean_dice(patients, np.arange(patients.max(initial=-1) + 1)),
     }
 
 

@@ -127,12 +127,16 @@ class PixelCollector:
         packed = np.concatenate([np.zeros(0, dtype=np.uint64), *self._packed])
         self._packed.clear()
         packed.sort()
-        return SortedPixels(
+        found = SortedPixels(
             packed,
             np.asarray(self._lesion_sizes, dtype=np.int64),
             np.asarray(self._lesion_clusters, dtype=np.int64),
             self._clusters,
         )
+        self._lesion_sizes.clear()
+        self._lesion_clusters.clear()
+        self._clusters = 0
+        return found
 
 
 class SortedPixels:

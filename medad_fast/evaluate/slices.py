@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medad_fast.errors import InputError
-from medad_fast.evaluate.pixels import PixelCollector, SortedPixels, float32_up_to
+from medad_fast.evaluate.metrics import average_precision
+from medad_fast.evaluate.pixels import PixelCollector, SortedPixels, aupro, float32_up_to
 from medad_fast.io import Image, Provenance, read, read_mask
 from medad_fast.io.orientation import Axis
 from medad_fast.scores import ScoreRow, in_plane
@@ -39,6 +40,8 @@ class SliceData:
     decided: NDArray[np.int64] | None
     """``(slices, 3)``: true-positive, false-positive and false-negative pixels of each of these
     slices at the stored threshold; ``None`` without one."""
+    of_patient: dict[str, NDArray[np.float64]]
+    """``average_precision`` and ``aupro`` of each patient's pixels alone, NaN without lesions."""
     sizes: NDArray[np.int64]
     """How many pixels each of these slices has."""
     percentiles: dict[str, list[float]] = field(default_factory=dict)
@@ -69,18 +72,21 @@ def read_slices(
     Raises:
         InputError: a map or a mask is missing, damaged, or not on the grid of the other.
     """
-    known = [row for row in rows if row.mask or row.label == "normal"]
+    rows = _by_patient(rows)
+    known = [row for row in rows if _is_known(row)]
     patients = number_in_order(row.patient for row in known)
     single = not len(patients) or int(patients.max()) == 0
     clusters = np.arange(len(known)) if single else patients
     cut = None if threshold is None else float32_up_to(threshold)
     sizes, decided = list[int](), list[tuple[int, int, int]]()
     collector, percentiles = PixelCollector(), dict[str, list[float]]()
+    alone = _EachPatient()
     for row, anomaly_map, mask in _volumes(folder, root, rows, axis):
         percentile = float(np.percentile(anomaly_map, MAP_PERCENTILE))
         percentiles.setdefault(row.label, []).append(percentile)
-        if row.mask or row.label == "normal":
+        if _is_known(row):
             collector.add(anomaly_map, mask, int(clusters[len(sizes)]))
+            alone.add(anomaly_map, mask, int(patients[len(sizes)]))
             sizes.append(anomaly_map.size)
             if cut is not None:
                 decided.append(_decisions(np.asarray(anomaly_map, dtype=np.float32) > cut, mask))
@@ -93,9 +99,50 @@ def read_slices(
         patients=patients,
         clusters=clusters,
         decided=None if cut is None else np.array(decided, dtype=np.int64).reshape(-1, 3),
+        of_patient=alone.metrics(),
         sizes=np.array(sizes, dtype=np.int64),
         percentiles=percentiles,
     )
+
+
+def _is_known(row: ScoreRow) -> bool:
+    """Whether it is known of each pixel of a slice if it is normal."""
+    return bool(row.mask) or row.label == "normal"
+
+
+def _by_patient(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """One patient after the other, in the order in which their first known slices come."""
+    first = [row.patient for row in rows if _is_known(row)]
+    numbers = number_in_order([*first, *(row.patient for row in rows)])[len(first) :]
+    return [rows[place] for place in np.argsort(numbers, kind="stable").tolist()]
+
+
+class _EachPatient:
+    """Metrics of each patient's pixels alone, from slices that come patient by patient."""
+
+    def __init__(self) -> None:
+        self._collector = PixelCollector()
+        self._patient = 0
+        self._values: list[tuple[float, float]] = []
+
+    def add(self, anomaly_map: NDArray[Any], mask: NDArray[Any] | None, patient: int) -> None:
+        if patient != self._patient:
+            self._finish()
+        self._patient = patient
+        self._collector.add(anomaly_map, mask, 0)
+
+    def metrics(self) -> dict[str, NDArray[np.float64]]:
+        self._finish()
+        table = np.array(self._values, dtype=np.float64).reshape(-1, 2)
+        return {"average_precision": table[:, 0], "aupro": table[:, 1]}
+
+    def _finish(self) -> None:
+        pixels = self._collector.sort()
+        if pixels.pixels:
+            ranking = pixels.ranking()
+            found = (average_precision(ranking, "pixel").value, aupro(ranking).value)
+            first, second = (np.nan if value is None else value for value in found)
+            self._values.append((first, second))
 
 
 def _decisions(called: NDArray[np.bool_], mask: NDArray[Any] | None) -> tuple[int, int, int]:

@@ -26,7 +26,8 @@ from medad_fast.scores import read_columns
 __all__ = ["ORACLE", "ORACLE_LABEL", "RANKING", "check_resamples", "evaluate"]
 
 _ITEM_LEVELS = ("image", "volume", "patient")
-RANKING = {name: name for name in ("auroc", "average_precision", "aupro")}
+_PER_PATIENT = ("average_precision_per_patient", "aupro_per_patient")
+RANKING = {name: name for name in ("auroc", "average_precision", "aupro", *_PER_PATIENT)}
 """Figures without any threshold, and their names in a file of results."""
 ORACLE = {"fpr_at_tpr95": "fpr_at_tpr95", "best_dice": "dice"}
 """Figures at a threshold from the test set, and their names in a file of results."""

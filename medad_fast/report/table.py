@@ -20,6 +20,10 @@ __all__ = [
 
 LEVELS = {"image": "Image", "volume": "Volume", "patient": "Patient", "pixel": "Pixel"}
 TITLES = {"auroc": "AUROC", "average_precision": "AP", "aupro": "AUPRO"}
+PER_PATIENT = {
+    "average_precision_per_patient": "AP per patient",
+    "aupro_per_patient": "AUPRO per patient",
+}
 DECISIONS = {
     "fpr": "false-positive rate",
     "tpr": "true-positive rate",
@@ -48,7 +52,7 @@ def figure_text(figure: Mapping[str, Any]) -> str:
 
 def titled(name: str) -> str:
     """A metric's or baseline's name as people write it."""
-    return TITLES.get(name) or DECISIONS.get(name) or BASELINES.get(name, name)
+    return {**TITLES, **PER_PATIENT, **DECISIONS, **BASELINES}.get(name, name)
 
 
 def shown_levels(metrics: Mapping[str, Any]) -> dict[str, str]:

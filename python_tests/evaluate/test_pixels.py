@@ -114,6 +114,22 @@ def test_small_and_large_lesions_count_alike() -> None:
     assert small == pytest.approx(large, abs=1e-12)
 
 
+def test_a_collector_is_empty_after_sorting() -> None:
+    maps, masks = random_slices(4)
+    collector = PixelCollector()
+
+    def fill_and_sort() -> SortedPixels:
+        for number, (anomaly_map, mask) in enumerate(zip(maps, masks, strict=True)):
+            collector.add(anomaly_map, mask, number)
+        return collector.sort()
+
+    first, again = fill_and_sort(), fill_and_sort()
+    assert again.lesions == first.lesions > 0
+    assert aupro(again.ranking()) == aupro(first.ranking())
+    nothing = collector.sort()
+    assert (nothing.pixels, nothing.lesions, nothing.clusters) == (0, 0, 0)
+
+
 def test_corner_neighbours_are_one_lesion() -> None:
     assert sort_slices([np.zeros((4, 4), np.float32)], [np.eye(4, dtype=bool)]).lesions == 1
 

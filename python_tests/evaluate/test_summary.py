@@ -15,7 +15,8 @@ import pytest
 from medad_fast import evaluate
 from medad_fast.baselines import NAMES
 from medad_fast.errors import InputError
-from medad_fast.evaluate.metrics import auroc, rank
+from medad_fast.evaluate.metrics import auroc, average_precision, rank
+from medad_fast.evaluate.pixels import PixelCollector, aupro
 from medad_fast.scores import score_columns
 from medad_fast.thresholds import choose
 from python_tests.evaluate.predictions import SIDE, Predictions, square_mask
@@ -50,7 +51,8 @@ def test_metrics_json_has_the_promised_keys_and_is_strict(predictions: Predictio
     }
     for level in ("image", "volume", "patient"):
         assert set(metrics[level]) == {"auroc", "average_precision"}
-    assert set(metrics["pixel"]) == {"auroc", "average_precision", "aupro"}
+    of_patients = {"average_precision_per_patient", "aupro_per_patient"}
+    assert set(metrics["pixel"]) == {"auroc", "average_precision", "aupro"} | of_patients
     assert tuple(metrics["baselines"]) == NAMES
     for figure in figures(metrics):
         assert {"value", "low", "high"} <= set(figure)
@@ -180,6 +182,29 @@ def test_dice_is_pooled_and_also_per_image_and_patient(predictions: Predictions)
     assert found["dice_per_image"]["value"] == pytest.approx(mean_dice(table), abs=1e-12)
     assert found["dice_per_patient"]["value"] == pytest.approx(mean_dice(by_patient), abs=1e-12)
     assert len({found[name]["value"] for name in ("dice", "dice_per_image")}) == 2
+
+
+def test_pixel_metrics_per_patient_are_means_over_patients_with_lesions(
+    predictions: Predictions,
+) -> None:
+    predictions.rows = predictions.rows[::2] + predictions.rows[1::2]  # patients not in a row
+    found = evaluate(predictions.write(), resamples=50)["pixel"]
+    values: dict[str, list[float]] = {"average_precision": [], "aupro": []}
+    for patient in ("p1", "p3", "p5"):
+        collector = PixelCollector()
+        for row in predictions.rows:
+            if row.patient == patient:
+                collector.add(np.load(predictions.out / row.map), square_mask(True), 0)
+        ranking = collector.sort().ranking()
+        for metric in (average_precision, aupro):
+            value = metric(ranking).value
+            assert value is not None
+            values[metric.__name__].append(value)
+    for name, each in values.items():
+        figure = found[f"{name}_per_patient"]
+        assert figure["value"] == pytest.approx(np.mean(each), abs=1e-12)
+        assert min(each) <= figure["low"] <= figure["value"] <= figure["high"] <= max(each)
+        assert figure["value"] != found[name]["value"]
 
 
 @pytest.mark.parametrize("argument", ["volume_score", "patient_score"])
