@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medad_fast.errors import InputError
-from medad_fast.methods import create, list_methods
+from medad_fast.methods import BASELINES, create, list_methods
 from medad_fast.preprocess import PreprocessConfig
 from medad_fast.recipes import list_recipes, load_recipe
 
@@ -48,6 +48,11 @@ def test_a_data_sets_recipe_says_its_protocol_and_what_to_compare_with(name):
     # Size and schedule are said, not left to defaults, which may change.
     for fields in recipe.methods.values():
         assert {"image_size", "channels", "epochs"} <= fields.keys()
+
+
+def test_every_method_has_a_data_set_of_its_paper():
+    named = {method for name in PUBLISHED for method in load_recipe(name).methods}
+    assert named == set(list_methods()) - BASELINES
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
