@@ -120,7 +120,7 @@ def _frame(
         provenance=Provenance(
             source=path,
             reader="dicom",
-            bits_stored=int(dataset.BitsStored),
+            bits_stored=int(dataset.get("BitsStored") or dataset.BitsAllocated),
             rescaled=grey and is_rescaled(header),
             inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
             window=window,

@@ -29,6 +29,8 @@ _TAGS = (
     "PhotometricInterpretation",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
+    "FloatPixelPaddingValue",
+    "DoubleFloatPixelPaddingValue",
     "ImagerPixelSpacing",
     "NominalScannedPixelSpacing",
     *(tag for tags in _MACROS.values() for tag in tags),

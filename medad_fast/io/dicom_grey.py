@@ -31,6 +31,8 @@ def grey_values(
     Raises:
         InputError: the rescale slope or intercept gives no usable numbers.
     """
+    if stored.dtype.kind == "f":
+        return _float_values(path, header, stored, voi_window)
     bits, signed = int(header["BitsStored"]), bool(header["PixelRepresentation"])
     least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     stored = _used_bits(stored, bits, signed)
@@ -50,6 +52,21 @@ def grey_values(
     if padding is not None:
         values = np.where(padding, low, values)
     return _compact(values, low, high), window
+
+
+def _float_values(
+    path: Path, header: dict[str, Any], stored: NDArray[Any], voi_window: bool
+) -> tuple[NDArray[Any], tuple[float, float] | None]:
+    """Of a parametric map, which has no smallest storable value: padding is the smallest other."""
+    values = _rescaled(path, header, stored)
+    window = _voi_window(header) if voi_window else None
+    if window is not None:
+        values = np.clip(values, *window)
+    for tag in ("FloatPixelPaddingValue", "DoubleFloatPixelPaddingValue"):
+        padding = stored == header.get(tag, np.nan)
+        if padding.any() and not padding.all():
+            values = np.where(padding, values[~padding].min(), values)
+    return values.astype(np.float32), window
 
 
 def is_rescaled(header: dict[str, Any]) -> bool:

@@ -20,11 +20,11 @@ _REQUIRED = (
     "Columns",
     "SamplesPerPixel",
     "BitsAllocated",
-    "BitsStored",
-    "PixelRepresentation",
     "PhotometricInterpretation",
-    "PixelData",
 )
+_REQUIRED_OF_WHOLE_NUMBERS = ("BitsStored", "PixelRepresentation", "PixelData")
+_FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
+"""Where parametric maps hold their values, and with how many bits."""
 _RLE = "1.2.840.10008.1.2.5"
 _RLE_MOST = 64
 """Bytes that one byte of run-length code can stand for, at most."""
@@ -39,24 +39,28 @@ def check_header(path: Path, dataset: Any) -> int:
         InputError: a required tag is missing or has a value that is not read.
         LimitError: the file claims more than the stated limits.
     """
-    for tag in _REQUIRED:
+    floats = next((bits for tag, bits in _FLOATS.items() if dataset.get(tag) is not None), None)
+    for tag in _REQUIRED if floats else (*_REQUIRED, *_REQUIRED_OF_WHOLE_NUMBERS):
         if dataset.get(tag) is None:
             raise InputError(f"{path}: lacks the tag {tag}")
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    allocated = int(dataset.BitsAllocated)
+    stored = floats or int(dataset.BitsStored)
     samples = int(dataset.SamplesPerPixel)
     pixel_bytes = samples * max(allocated // 8, 1)
     check_size(path, frames, int(dataset.Rows), int(dataset.Columns), pixel_bytes)
     if frames > MAX_FRAMES:
         raise LimitError(f"{path}: claims {frames} frames, at most {MAX_FRAMES} are read")
-    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated:
+    possible = (floats,) if floats else (1, 8, 16, 32)
+    if allocated not in possible or not 1 <= stored <= allocated:
         raise InputError(f"{path}: claims {stored} bits stored in {allocated} allocated")
-    if int(dataset.get("HighBit", stored - 1)) != stored - 1:
+    if not floats and int(dataset.get("HighBit", stored - 1)) != stored - 1:
         raise InputError(f"{path}: its HighBit must be BitsStored - 1")
     photometric = str(dataset.PhotometricInterpretation)
     one_sample = photometric in (*GREY, "PALETTE COLOR")
-    if photometric not in (*GREY, *_COLOUR) or samples != (1 if one_sample else 3):
-        known = ", ".join((*GREY, *_COLOUR))
+    read = ("MONOCHROME2",) if floats else (*GREY, *_COLOUR)
+    if photometric not in read or samples != (1 if one_sample else 3):
+        known = ", ".join(read)
         raise InputError(
             f"{path}: has a photometric interpretation and samples per pixel that are not read; "
             f"read are {known}"

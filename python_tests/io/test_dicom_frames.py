@@ -185,3 +185,29 @@ def test_an_8_bit_modality_lut_may_be_packed(tmp_path):
     stored = np.array([[[0, 1, 2, 3, 9, 0]]], np.uint8)
     path = write_frames(tmp_path / "a.dcm", stored, ModalityLUTSequence=Sequence([table]))
     assert read(path).pixels.tolist() == [[[9, 7, 5, 3, 3, 9]]]
+
+
+@pytest.mark.parametrize(("tag", "bits"), [("FloatPixelData", 32), ("DoubleFloatPixelData", 64)])
+def test_a_parametric_map_is_read_as_its_numbers(tmp_path, tag, bits):
+    values = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(f"<f{bits // 8}")
+    values[1, 2, 3] = -1000
+    dataset = dicom_dataset(
+        np.zeros((4, 5), np.uint16),
+        NumberOfFrames=3,
+        BitsAllocated=bits,
+        **dict.fromkeys(("BitsStored", "HighBit", "PixelRepresentation", "PixelData")),
+        **enhanced([0.0, 3.0, 6.0]),
+    )
+    setattr(dataset, tag, values.tobytes())
+    setattr(dataset, tag.replace("PixelData", "PixelPaddingValue"), -1000.0)
+    pydicom.dcmwrite(tmp_path / "a.dcm", dataset, enforce_file_format=True)
+    expected = values.astype(np.float32)
+    expected[1, 2, 3] = np.delete(expected[1].ravel(), 2 * 5 + 3).min()
+    image = read(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(image.pixels, expected, strict=True)
+    assert image.provenance.bits_stored == bits
+    assert image.is_volume
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    pydicom.dcmwrite(tmp_path / "b.dcm", dataset, enforce_file_format=True)
+    with pytest.raises(InputError, match="read are MONOCHROME2"):
+        read(tmp_path / "b.dcm")

@@ -167,6 +167,13 @@ def test_every_truncation_is_refused(tmp_path):
                 read(cut)
 
 
+def test_a_zipped_file_with_fewer_volumes_than_it_claims_is_refused(tmp_path):
+    path = _save(tmp_path / "a.nii.gz", _counting("i2", (3, 4, 5, 2)))
+    _patch(path, nibabel.Nifti1Header, dim=[4, 3, 4, 5, 3, 1, 1, 1])
+    with pytest.raises(InputError, match="cut off: 120 bytes of further volumes"):
+        read(path, volume=1)
+
+
 def test_a_flipped_bit_in_a_zipped_file_is_found(tmp_path):
     path = _save(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 99, (9, 9, 9), "i2"))
     damaged = bytearray(path.read_bytes())
