@@ -260,7 +260,7 @@ def test_finish_is_repeatable_and_all_that_it_fits_is_saved():
 
 def test_the_number_of_components_is_that_of_the_highest_held_out_likelihood():
     chosen = fitted(components=(1, 2, 4))
-    used = int(torch.isfinite(chosen.mixture.log_weights).sum())
+    used = int((chosen.mixture.log_weights > -1e9).sum())
     held_out = discs(8, seed=2)
     scores = {
         k: fitted(components=(k,)).predict(held_out).anomaly_score.mean().item() for k in (1, 2, 4)
@@ -268,7 +268,7 @@ def test_the_number_of_components_is_that_of_the_highest_held_out_likelihood():
     assert used == min(scores, key=scores.__getitem__)
     lone = build(components=(2, 1)).eval()
     lone.finish([discs(8)], [])
-    assert int(torch.isfinite(lone.mixture.log_weights).sum()) == 1
+    assert int((lone.mixture.log_weights > -1e9).sum()) == 1
 
 
 def test_the_flow_trains_on_standardised_latents_and_leaves_the_encoder_alone():
@@ -392,3 +392,9 @@ def test_images_of_another_size_are_refused():
 def test_a_setting_out_of_range_is_refused_by_name(field, value):
     with pytest.raises(InputError, match=f"^{field} must be .*, got "):
         create("cradl", **{field: value})
+
+
+def test_every_tensor_of_a_saved_run_is_finite():
+    method = fitted(components=(1, 8))
+    for name, value in method.state_dict().items():
+        assert torch.isfinite(value).all(), name
