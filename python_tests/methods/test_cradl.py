@@ -12,6 +12,7 @@ from torch import nn
 
 from medad_fast.errors import InputError
 from medad_fast.methods import create
+from medad_fast.methods.mixture import choose_mixture
 from medad_fast.methods.scoring import foreground, score_images
 from medad_fast.ops import smooth_saliency
 from medad_fast.training import Interrupted, train
@@ -398,3 +399,35 @@ def test_every_tensor_of_a_saved_run_is_finite():
     method = fitted(components=(1, 8))
     for name, value in method.state_dict().items():
         assert torch.isfinite(value).all(), name
+
+
+def test_mixtures_are_fitted_as_the_configuration_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "medad_fast.methods.cradl.choose_mixture",
+        lambda rows, held_out, components, **options: (
+            asked.append((components, options))
+            or choose_mixture(rows, held_out, components, **options)
+        ),
+    )
+    fitted(components=(2, 3), covariance_floor=1e-3, shrinkage=0.2, compat=True)
+    assert asked == [((2, 3), {"floor": 1e-3, "shrinkage": 0.2, "squared": True})]
+    fitted(components=(1,))
+    assert asked[1] == ((1,), {"floor": 1e-5, "shrinkage": 0.0, "squared": False})
+
+
+def test_the_stages_are_as_the_configuration_says():
+    method = build(**FLOW, flow_weight_decay=0.2, flow_batch_size=7, epochs=3, batch_size=5)
+    pretext, flow = method.stages()
+    assert (pretext.epochs, pretext.batch_size, pretext.drop_last) == (3, 5, True)
+    assert (flow.epochs, flow.batch_size, flow.drop_last) == (6, 7, False)
+    (update,) = flow.updates
+    (group,) = update.optimizer(update.parameters()).param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.002, 0.2)
+
+
+def test_the_flow_trains_on_noisy_latents():
+    rows = torch.zeros(4, 6)
+    quiet, noisy = build(**FLOW, flow_noise=0.0), build(**FLOW, flow_noise=0.5)
+    assert torch.equal(quiet.flow_loss(rows), quiet.flow_loss(rows))
+    assert not torch.equal(noisy.flow_loss(rows), noisy.flow_loss(rows))
