@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "predict"]
 
+_FOLLOWS = ("predict.json", "metrics.json", "volumes.csv", "patients.csv", "report.html")
+"""Files that another prediction makes obsolete."""
+
 Progress = Callable[[int, int], None]
 """Called with the number of files done and the number of files."""
 
@@ -101,7 +104,7 @@ def predict(
         raise InputError(f"{data}: no {split} images to score")
     folder = Path(out)
     with folder_lock(folder):
-        for name in ("predict.json", "metrics.json", "report.html"):
+        for name in _FOLLOWS:
             (folder / name).unlink(missing_ok=True)
         known = known_pixels(fitted.splits)
         scorer = _Scorer(fitted, thresholds, known, study, folder, overlays, keep_ids)

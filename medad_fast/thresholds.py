@@ -28,7 +28,7 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["TARGET_FPR", "at_target", "check_target", "choose", "p_value"]
+__all__ = ["TARGET_FPR", "at_target", "check_target", "choose", "conformal_p", "p_value"]
 
 Values = Tensor | NDArray[Any] | Iterable[float]
 
@@ -136,7 +136,11 @@ def p_value(score: float, thresholds: Mapping[str, Any]) -> float:
     """
     if not math.isfinite(score):
         raise InputError(f"score must be finite, got {score}")
-    calibration = thresholds["score"]["calibration"]
+    return conformal_p(score, thresholds["score"]["calibration"])
+
+
+def conformal_p(score: float, calibration: Sequence[float]) -> float:
+    """The same from rising calibration scores."""
     at_least = len(calibration) - bisect_left(calibration, score)
     return (1 + at_least) / (len(calibration) + 1)
 

@@ -25,7 +25,8 @@ def evaluate(
 ) -> int:
     """Judge predictions: metrics with intervals beside trivial baselines, and a report.
 
-    Writes metrics.json and report.html. Intervals are 95 % bootstrap intervals that resample
+    Writes metrics.json, report.html, and volumes.csv and patients.csv with the scores made from
+    those of the slices. Intervals are 95 % bootstrap intervals that resample
     patients.
 
     Parameters

@@ -20,6 +20,7 @@ from medad_fast.evaluate.judgement import (
 )
 from medad_fast.evaluate.metrics import oracle_dice
 from medad_fast.evaluate.slices import MAP_PERCENTILE, SliceData
+from medad_fast.evaluate.tables import write_level_tables
 from medad_fast.io.atomic import write_text
 from medad_fast.scores import read_columns
 
@@ -44,6 +45,8 @@ def evaluate(
     patient_score: str = "max",
 ) -> dict[str, Any]:
     """Judge the predictions in a folder and write ``metrics.json`` there. See docs/metrics.md.
+
+    ``volumes.csv`` and ``patients.csv`` beside it hold the scores made from those of the slices.
 
     Args:
         dir: what :func:`medad_fast.predict` wrote.
@@ -88,6 +91,7 @@ def evaluate(
             "dropped": writer.dropped,
         },
     }
+    write_level_tables(predictions, aggregation, judged.cuts)
     text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
     write_text(predictions.folder / "metrics.json", text)
     return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from medad_fast.errors import InputError
 from medad_fast.evaluate.metrics import auroc, average_precision, rank
 from medad_fast.evaluate.pixels import PixelCollector, aupro
 from medad_fast.scores import score_columns
-from medad_fast.thresholds import choose
+from medad_fast.thresholds import choose, p_value
 from python_tests.evaluate.predictions import SIDE, Predictions, square_mask
 
 LEVELS = ("image", "volume", "patient", "pixel")
@@ -159,6 +160,44 @@ def test_patients_have_a_threshold_of_their_own_from_validation_patients(
     by_patient = choose(scores.reshape(30, 3).max(axis=1))["score"]
     found = evaluate(predictions.out, resamples=5)["threshold"]
     assert found["patient"]["value"] == by_patient["threshold"] > found["image"]["value"]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_volumes_and_patients_have_tables_with_decisions(predictions: Predictions) -> None:
+    predictions.change(lambda row: {"path": f"test/{row.patient}.nii.gz"})
+    predictions.change(lambda row: {"patient": "p4"} if row.patient == "p5" else {})
+    predictions.change(
+        lambda row: {"label": "unlabeled", "mask": ""} if row.patient == "p3" else {}
+    )
+    evaluate(predictions.write(), resamples=5)
+    patients = table(predictions.out / "patients.csv")
+    assert {row["prediction"] + row["p_value"] + row["threshold"] for row in patients} == {""}
+    scores = np.random.default_rng(3).normal(0, 1, 90)
+    numbers = (np.arange(90) // 3).tolist()
+    predictions.thresholds = choose(scores, maps=np.ones(3), volumes=numbers, patients=numbers)
+    evaluate(predictions.write(), resamples=5, volume_score="quantile-0.5")
+    volumes = table(predictions.out / "volumes.csv")
+    assert [row["path"] for row in volumes] == [f"test/p{number}.nii.gz" for number in range(6)]
+    lower = [min(pair) for pair in np.reshape([r.anomaly_score for r in predictions.rows], (6, 2))]
+    assert [float(row["anomaly_score"]) for row in volumes] == lower
+    patients = table(predictions.out / "patients.csv")
+    assert [row["patient"] for row in patients] == ["p0", "p1", "p2", "p3", "p4"]
+    assert [row["label"] for row in patients] == [
+        *("normal", "abnormal", "normal", "unlabeled", "abnormal")
+    ]
+    assert [row["images"] for row in patients] == ["2", "2", "2", "2", "4"]
+    of_patient = [*lower[:4], max(lower[4:])]
+    own = choose(np.median(scores.reshape(30, 3), axis=1))
+    for row, score in zip(patients, of_patient, strict=True):
+        assert float(row["anomaly_score"]) == score
+        assert float(row["threshold"]) == own["score"]["threshold"]
+        assert float(row["p_value"]) == p_value(score, own)
+        above = score > own["score"]["threshold"]
+        assert row["prediction"] == ("abnormal" if above else "normal")
 
 
 def test_dice_is_pooled_and_also_per_image_and_patient(predictions: Predictions) -> None:
