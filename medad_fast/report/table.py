@@ -25,8 +25,8 @@ PER_PATIENT = {
     "aupro_per_patient": "AUPRO per patient",
 }
 DECISIONS = {
-    "fpr": "false-positive rate",
-    "tpr": "true-positive rate",
+    "fpr": "FPR",
+    "tpr": "TPR",
     "dice": "Dice",
     "dice_per_image": "Dice per image",
     "dice_per_patient": "Dice per patient",
@@ -191,7 +191,7 @@ def difference_table(found: Mapping[str, Any]) -> Table:
         table.add_row(f"[bold]{title}")
         rows = {titled(name): figure for name, figure in found[level].items()}
         rows |= {
-            f"{titled(name)} at the threshold": figure
+            f"{titled(name)} at threshold": figure
             for name, figure in found["threshold"][level].items()
         }
         for name, figure in rows.items():
