@@ -70,7 +70,7 @@ Painted = tuple[_Picture, _Picture, dict[str, float]]
 
 def _blood(rng: np.random.Generator) -> _Picture:
     """Which share of each colour blood leaves, ``(3, 1, 1)``."""
-    share = [rng.uniform(0.55, 0.75), rng.uniform(0.30, 0.50), rng.uniform(0.45, 0.65)]
+    share = [rng.uniform(0.65, 0.85), rng.uniform(0.45, 0.70), rng.uniform(0.55, 0.75)]
     return np.array(share, dtype=np.float32)[:, None, None]
 
 
@@ -78,7 +78,7 @@ def _blots(rng: np.random.Generator, canvas: Canvas, tissue: _Picture) -> Painte
     count = int(rng.integers(2, 7))
     total, uneven = canvas.empty(), 0.18 * canvas.uneven(rng, 60).clip(-2, 2)
     for _ in range(count):
-        half = rng.uniform(45, 190)
+        half = rng.uniform(45, 150)
         sizes = (half * rng.uniform(0.85, 1.15), half * rng.uniform(0.85, 1.15))
         distance = canvas.ellipse(canvas.place(rng), sizes, rng.uniform(0, np.pi))
         total = np.maximum(total, canvas.inside(distance * (1 + uneven), half, 18))
@@ -90,7 +90,7 @@ def _flames(rng: np.random.Generator, canvas: Canvas, tissue: _Picture) -> Paint
     count, turn = int(rng.integers(1, 4)), rng.uniform(0, np.pi)
     total, frayed = canvas.empty(), 0.25 * canvas.uneven(rng, 35).clip(-2, 2)
     for _ in range(count):
-        sizes = (rng.uniform(250, 500), rng.uniform(45, 100))
+        sizes = (rng.uniform(200, 400), rng.uniform(40, 80))
         middle = canvas.place(rng, 0.25)
         distance = canvas.ellipse(middle, sizes, turn + rng.normal(0, 0.12))
         total = np.maximum(total, canvas.inside(distance * (1 + frayed), sizes[1], 25))
@@ -99,27 +99,27 @@ def _flames(rng: np.random.Generator, canvas: Canvas, tissue: _Picture) -> Paint
 
 
 def _exudates(rng: np.random.Generator, canvas: Canvas, tissue: _Picture) -> Painted:
-    count, spread = int(rng.integers(8, 26)), rng.uniform(225, 450)
+    count, spread = int(rng.integers(6, 21)), rng.uniform(200, 400)
     middle, total = canvas.place(rng, 0.25), canvas.empty()
     uneven = 0.15 * canvas.uneven(rng, 30).clip(-2, 2)
     for _ in range(count):
         turn, away = rng.uniform(0, 2 * np.pi), spread * np.sqrt(rng.uniform(0, 1))
-        half = rng.uniform(25, 70)
+        half = rng.uniform(25, 60)
         place = middle + away * np.array([np.cos(turn), np.sin(turn)])
         distance = canvas.ellipse(place, (half, half * rng.uniform(0.7, 1.0)), turn)
         total = np.maximum(total, canvas.inside(distance * (1 + uneven), half, 8))
-    return *_blend(canvas, total, tissue, _YELLOW, rng.uniform(0.8, 0.95)), {"count": count}
+    return *_blend(canvas, total, tissue, _YELLOW, rng.uniform(0.45, 0.75)), {"count": count}
 
 
 def _cotton_wool(rng: np.random.Generator, canvas: Canvas, tissue: _Picture) -> Painted:
     count = int(rng.integers(1, 3))
     total, uneven = canvas.empty(), 0.15 * canvas.uneven(rng, 90).clip(-2, 2)
     for _ in range(count):
-        half = rng.uniform(175, 350)
+        half = rng.uniform(150, 300)
         sizes = (half, half * rng.uniform(0.6, 0.9))
         distance = canvas.ellipse(canvas.place(rng, 0.2), sizes, rng.uniform(0, np.pi))
         total = np.maximum(total, canvas.inside(distance * (1 + uneven), half, 60))
-    return *_blend(canvas, total, tissue, _PALE, rng.uniform(0.4, 0.7)), {"count": count}
+    return *_blend(canvas, total, tissue, _PALE, rng.uniform(0.25, 0.5)), {"count": count}
 
 
 def _blend(

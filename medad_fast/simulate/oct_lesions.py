@@ -22,7 +22,7 @@ __all__ = ["CHANGES", "LEAST_LOSS_UM", "Oval", "soft_step"]
 
 _Picture = NDArray[np.floating[Any]]
 
-LEAST_LOSS_UM = 45.0
+LEAST_LOSS_UM = 35.0
 """Thinning that takes less at every place is drawn again."""
 
 
@@ -54,21 +54,21 @@ Change = tuple[Retina, dict[str, float], tuple[Oval, ...]]
 
 
 def _fluid(retina: Retina, rng: np.random.Generator) -> Change:
-    wide, high = rng.uniform(900, 2200), rng.uniform(60, 170)
+    wide, high = rng.uniform(700, 1800), rng.uniform(40, 110)
     dome = _dome(retina.columns, rng.uniform(0.25, 0.75) * WIDTH_UM, wide, high, 1.5)
     detail = {"width_um": wide, "height_um": high}
     return swollen(retina, "fluid", dome), detail, ()
 
 
 def _cysts(retina: Retina, rng: np.random.Generator) -> Change:
-    count = int(rng.integers(2, 7))
+    count = int(rng.integers(1, 5))
     middle = rng.uniform(0.25, 0.75) * WIDTH_UM
     places: list[tuple[str, float, float, float]] = []
     bulges: dict[str, _Picture] = {}
     for _ in range(count):
         layer = "inner nuclear" if rng.random() < 0.5 else "outer nuclear"
         across = float(np.clip(middle + rng.normal(0, 500), 300, WIDTH_UM - 300))
-        half_width, half_height = rng.uniform(60, 200), rng.uniform(25, 60)
+        half_width, half_height = rng.uniform(60, 160), rng.uniform(20, 45)
         bulge = _dome(retina.columns, across, 8 * half_width, 1.6 * half_height, 1.5)
         bulges[layer] = np.maximum(bulge, bulges.get(layer, 0))
         places.append((layer, across, half_width, half_height))
@@ -98,7 +98,7 @@ def _drusen(retina: Retina, rng: np.random.Generator) -> Change:
 def _thinning(retina: Retina, rng: np.random.Generator) -> Change:
     outer = rng.random() < 0.5
     while True:
-        wide, lost = rng.uniform(1200, 2500), rng.uniform(0.55, 0.85)
+        wide, lost = rng.uniform(1200, 2500), rng.uniform(0.45, 0.75)
         place = _dome(retina.columns, rng.uniform(0.25, 0.75) * WIDTH_UM, wide, 1.0, 0.8)
         layers = [LAYERS.index(layer) for layer in (OUTER if outer else INNERMOST)]
         # The fovea has next to no innermost layers to lose.

@@ -101,16 +101,16 @@ def draw_retina(rng: np.random.Generator, size: int) -> Retina:
     rows = []
     for fovea, rim, distant in zip(FOVEA_UM, RIM_UM, FAR_UM, strict=True):
         line = pit * fovea + (1 - pit) * (rim + far * (distant - rim))
-        whole = 1 + float(np.clip(rng.normal(0, 0.05), -0.12, 0.12))
+        whole = 1 + float(np.clip(rng.normal(0, 0.08), -0.2, 0.2))
         along = 1 + 0.03 * _line(rng, size, 800 / WIDTH_UM * size).clip(-2.6, 2.6)
         rows.append(line * whole * along)
     reflectivity = np.array(REFLECTIVITY) * (1 + rng.normal(0, 0.06, len(LAYERS)).clip(-0.15, 0.15))
     offset = (columns / WIDTH_UM - 0.5).astype(np.float64)
     bruch = (
-        rng.uniform(560, 700)
-        + rng.uniform(-60, 60) * offset
-        - rng.uniform(0, 70) * (1 - 4 * offset**2)
-        + 4 * _line(rng, size, 800 / WIDTH_UM * size)
+        rng.uniform(500, 740)
+        + rng.uniform(-180, 180) * offset
+        - rng.uniform(-20, 110) * (1 - 4 * offset**2)
+        + 6 * _line(rng, size, 800 / WIDTH_UM * size)
     )
     return Retina(
         columns=columns,
