@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medad_fast.errors import InputError, LimitError
+from medad_fast.io.deep_png import CHANNELS, read_deep_png
 from medad_fast.io.image import Image, Provenance
 from medad_fast.io.limits import MAX_PICTURE_PIXELS, check_size, naming, regular_file_size
 
@@ -18,18 +20,28 @@ __all__ = ["PICTURE_SUFFIXES", "read_picture"]
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _EXIF_ORIENTATION = 0x0112
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: np.swapaxes(pixels, 0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.swapaxes(np.rot90(pixels, 2), 0, 1),
+    8: np.rot90,
+}
+"""What shows a picture upright, by its EXIF orientation."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read_picture(path: Path) -> Image:
     """Read one PNG or JPEG file.
 
-    16-bit grey keeps all its levels. A palette is expanded to its colours. Transparent parts are
+    16 bits keep all their levels. A palette is expanded to its colours. Transparent parts are
     put on black, with a warning. An EXIF rotation is applied, so that rows and columns are those
     that a viewer shows.
 
     Raises:
-        InputError: damaged, animated, 16-bit colour or CMYK.
+        InputError: damaged, animated, interlaced 16-bit colour, or CMYK.
         LimitError: more than 100 million pixels.
     """
     import PIL.Image
@@ -37,7 +49,7 @@ def read_picture(path: Path) -> Image:
 
     regular_file_size(path)
     with naming(path, "a PNG or JPEG picture"):
-        bits = _png_bits(path)
+        bits, is_deep_colour = _png_depth(path)
         try:
             with warnings.catch_warnings():
                 # Our own limit is checked below; Pillow's warning comes before it.
@@ -51,29 +63,33 @@ def read_picture(path: Path) -> Image:
             check_size(path, 1, picture.height, picture.width, 1)
             if getattr(picture, "n_frames", 1) != 1:
                 raise InputError(f"{path}: is animated; one picture per file is read")
-            rotated = picture.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9)
-            pixels = _pixels(path, PIL.ImageOps.exif_transpose(picture))
+            turn = _TURNS.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
+            if is_deep_colour:
+                deep = read_deep_png(path)
+                opacity = deep.opacity
+                pixels = deep.colour if opacity is None else _on_black(path, deep.colour, opacity)
+                pixels = pixels if turn is None else turn(pixels)
+            else:
+                pixels = _pixels(path, PIL.ImageOps.exif_transpose(picture))
     return Image(
         pixels=pixels[None],
         modality="OT",
         spacing_mm=None,
         geometry=None,
-        provenance=Provenance(source=path, reader="picture", bits_stored=bits, rotated=rotated),
+        provenance=Provenance(
+            source=path, reader="picture", bits_stored=bits, rotated=turn is not None
+        ),
     )
 
 
-def _png_bits(path: Path) -> int:
-    """Bits per sample; refuses the PNG kinds that Pillow would cut to 8 bits."""
+def _png_depth(path: Path) -> tuple[int, bool]:
+    """Bits per sample, and whether Pillow would cut the colours to 8 bits."""
     with path.open("rb") as file:
         start = file.read(26)
     if not start.startswith(_PNG_SIGNATURE) or len(start) < 26:
-        return 8
+        return 8, False
     bits, colour_type = start[24], start[25]
-    if bits == 16 and colour_type != 0:
-        raise InputError(
-            f"{path}: is a 16-bit colour or transparent PNG; save it as 8-bit colour or 16-bit grey"
-        )
-    return bits
+    return bits, bits == 16 and colour_type in CHANNELS
 
 
 def _pixels(path: Path, picture: Any) -> NDArray[Any]:

@@ -270,6 +270,10 @@ PNG_MODES = [
     (8, RGB_PNG, False),
     (8, GREY_ALPHA_PNG, False),
     (8, RGBA_PNG, False),
+    (16, RGB_PNG, False),
+    (16, GREY_ALPHA_PNG, False),
+    (16, RGBA_PNG, False),
+    (16, RGB_PNG, True),
     (8, PALETTE_PNG, True),
     (8, GREY_PNG, True),
 ]
@@ -287,18 +291,20 @@ def test_png(bits, colour_type, transparent, tmp_path):
         further.append((b"PLTE", rng.integers(0, 256, 3 * 2**bits, np.uint8).tobytes()))
     if transparent:
         opacity = rng.integers(0, 256, 2**bits, np.uint8).tobytes()
-        grey = struct.pack(">H", int(samples.flat[5]))
-        further.append((b"tRNS", opacity if colour_type == PALETTE_PNG else grey))
+        key = samples.flat[5] if colour_type == GREY_PNG else samples[3, 4]
+        colour = struct.pack(f">{np.size(key)}H", *np.atleast_1d(key).tolist())
+        further.append((b"tRNS", opacity if colour_type == PALETTE_PNG else colour))
     path = write_png(tmp_path / "a.png", bits, colour_type, samples, *further)
     image = read(path)
     if colour_type == GREY_ALPHA_PNG or (transparent and colour_type == GREY_PNG):
         # SimpleITK knows no grey with opacity: the samples themselves.
-        opaque = samples[..., 0] != samples.flat[5] if transparent else samples[..., 1] / 255
+        most = 2**bits - 1
+        opaque = samples[..., 0] != samples.flat[5] if transparent else samples[..., 1] / most
         theirs = np.rint(samples[..., 0] * opaque)
     else:
         theirs = peer(path)
         if theirs.shape[2:] == (4,):  # alpha, which SimpleITK leaves to the caller
-            theirs = np.rint(theirs[..., :3] * (theirs[..., 3:] / 255))
+            theirs = np.rint(theirs[..., :3] * (theirs[..., 3:] / (2**bits - 1)))
     assert_same(image.pixels[0], theirs)
     assert image.provenance.bits_stored == bits
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import SimpleITK
 
 from medad_fast.errors import InputError, LimitError
 from medad_fast.io import read
@@ -100,11 +101,57 @@ def test_an_exif_rotation_is_applied(tmp_path):
     assert shown[17:].max() < 5
 
 
-@pytest.mark.parametrize("colour_type", [2, 4, 6])
-def test_16_bit_colour_is_refused_not_cut_to_8_bits(tmp_path, colour_type):
-    samples = {2: 3, 4: 2, 6: 4}[colour_type]
-    path = _png(tmp_path / "a.png", 16, colour_type, [b"\1\2" * samples], 1)
-    with pytest.raises(InputError, match=r"a\.png: is a 16-bit colour"):
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.filterwarnings("ignore:.*partly transparent")
+def test_16_bit_colour_keeps_its_levels_whatever_filters_it_was_written_with(tmp_path, channels):
+    """SimpleITK writes with libpng, which chooses a filter for each row."""
+    rows, columns = np.mgrid[:60, :80]
+    ramp = (rows[..., None] * 800 + columns[..., None] ** 2 * np.arange(1, channels + 1)) % 2**16
+    ramp = ramp.astype(np.uint16)
+    ramp[..., 3:] = 65535
+    picture = SimpleITK.GetImageFromArray(ramp, isVector=True)
+    SimpleITK.WriteImage(picture, str(tmp_path / "a.png"), useCompression=True)
+    image = read(tmp_path / "a.png")
+    np.testing.assert_array_equal(image.pixels[0], ramp[..., :3], strict=True)
+    assert image.provenance.bits_stored == 16
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_16_bit_colour_is_turned_as_8_bit_colour_is(tmp_path, orientation):
+    samples = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(samples).save(tmp_path / "a.png", exif=exif)
+    rows = [(samples[i].astype(">u2") * 257).tobytes() for i in range(3)]
+    deep = _png(tmp_path / "b.png", 16, 2, rows, 5).read_bytes()
+    plain = (tmp_path / "a.png").read_bytes()
+    at = plain.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(plain[at : at + 4])
+    (tmp_path / "b.png").write_bytes(deep[:33] + plain[at : at + length] + deep[33:])
+    shallow, turned = read(tmp_path / "a.png"), read(tmp_path / "b.png")
+    np.testing.assert_array_equal(turned.pixels, shallow.pixels.astype(np.uint16) * 257)
+    assert turned.provenance.rotated == shallow.provenance.rotated == (orientation > 1)
+
+
+def test_damaged_and_interlaced_16_bit_colour_is_refused(tmp_path):
+    path = _png(tmp_path / "a.png", 16, 2, [b"\1\2\3\4\5\6" * 4] * 3, 4)
+    whole = path.read_bytes()
+    for cut in range(33, len(whole) - 1, 5):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"a\.png"):
+            read(path)
+    interlaced = bytearray(whole)
+    interlaced[28] = 1
+    interlaced[29:33] = struct.pack(">I", zlib.crc32(bytes(interlaced[12:29])))
+    path.write_bytes(interlaced)
+    with pytest.raises(InputError, match="interlaced"):
+        read(path)
+    path = _png(tmp_path / "short.png", 16, 2, [b"\1\2\3\4\5\6" * 4] * 2, 4)
+    data = bytearray(path.read_bytes())
+    data[20:24] = struct.pack(">I", 3)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="75 bytes of pixels expected"):
         read(path)
 
 
