@@ -46,6 +46,8 @@ TARGETS = (
     Target("anatomy_paste", "one sample with its mask", "published", 15),
     Target("anatomy_paste", "32x1x256x256", "loop", 3),
     Target("anatomy_paste", "32x1x256x256", "compiled", 5),
+    # At most 1 % of a training step's time.
+    Target("anatpaste_step", "8x1x256x256", "training step", 100),
     Target("nt_xent_loss", "2x4096x128", "eager", 1.2),
     Target("nt_xent_loss", "2x4096x128", "eager", 20, of="memory"),
     Target("smooth_saliency", "64x1x128x128", "eager", 20),

@@ -187,11 +187,14 @@ class AnatPaste(Method):
 
     def classification_loss(self, images: Tensor) -> Tensor:
         """Cross-entropy of images ``(B, C, H, W)`` and their augmented copies, ``B`` of each."""
-        views = self.views(images)
+        return self.views_loss(self.views(images))
+
+    def views_loss(self, views: tuple[Tensor, ...]) -> Tensor:
+        """Cross-entropy of classes that have ``B`` images ``(B, C, H, W)`` each."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen):
             embeddings = self.backbone(torch.cat(views))
         logits = self.head(embeddings)
-        labels = torch.arange(len(views), device=images.device).repeat_interleave(len(images))
+        labels = torch.arange(len(views), device=logits.device).repeat_interleave(len(views[0]))
         return F.cross_entropy(logits.float(), labels)
 
     @torch.no_grad()
