@@ -15,8 +15,9 @@ def doctor(data: Path | None = None, /) -> int:
     """Check this installation, or a data set before it is used.
 
     Without a path: versions, compiled kernels, GPU, DICOM decoders, disk. With a path: files that
-    cannot be read, patients or pixels in two splits, mixed modalities, bit depths, sizes and
-    spacings, missing classes. The exit code is 2 if something is wrong.
+    cannot be read, patients or pixels in two splits, inverted images, mixed modalities, bit depths,
+    sizes and spacings, burned-in marks, trivial features that separate the classes, missing
+    classes. The exit code is 2 if something is wrong.
 
     Parameters
     ----------

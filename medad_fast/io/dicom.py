@@ -27,6 +27,8 @@ from medad_fast.io.orientation import slice_spacing_mm
 
 __all__ = ["read_dicom", "read_dicom_series"]
 
+_ATTRIBUTES = ("PatientID", "SeriesInstanceUID", "BurnedInAnnotation")
+
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
@@ -125,9 +127,7 @@ def _frame(
             inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
             window=window,
         ),
-        attributes={
-            key: str(dataset.get(key, "") or "") for key in ("PatientID", "SeriesInstanceUID")
-        },
+        attributes={key: str(dataset.get(key, "") or "") for key in _ATTRIBUTES},
     )
 
 

@@ -78,7 +78,7 @@ class Image:
     """Place of the slices in the source volume; ``None`` for pictures."""
     provenance: Provenance
     attributes: dict[str, str] = field(default_factory=dict)
-    """Identifiers the reader found and grouping needs (``PatientID``, ``SeriesInstanceUID``).
+    """What grouping and checks need (``PatientID``, ``SeriesInstanceUID``, ``BurnedInAnnotation``).
     Never written to any output as they are."""
 
     @property

@@ -1,0 +1,22 @@
+"""What one check has to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Finding", "State"]
+
+State = Literal["ok", "note", "wrong"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``ok``, ``note`` (worth knowing), or ``wrong``: it would spoil a study or break something.
+
+    No finding names a patient: files stand for them.
+    """
+
+    state: State
+    check: str
+    text: str
