@@ -70,9 +70,10 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
 
     fit.__doc__ = (
         "Fit a method on the normal images of a data set.\n\n"
-        "Methods: patchcl-ae, and autoencoder as a baseline. Flags win over the recipe, the "
-        "recipe over the defaults. Slices that are nearly empty are skipped and counted; without "
-        "a validation split 20 % of the normal patients are held out for the thresholds."
+        "Methods: patchcl-ae, ddad, cradl, salad, anatpaste; autoencoder and patch-knn as "
+        "baselines. Flags win over the recipe, the recipe over the defaults. Slices that are "
+        "nearly empty are skipped and counted; without a validation split 20 % of the normal "
+        "patients are held out for the thresholds."
     )
     # What cyclopts reads. It passes on only the flags that were given.
     vars(fit)["__signature__"] = inspect.Signature(parameters)

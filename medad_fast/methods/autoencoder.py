@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.config import at_least, check_common
 from medad_fast.methods.optimization import Schedule, adam, schedule
-from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.scoring import ImageScore, judge
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder
 
 __all__ = ["Autoencoder", "AutoencoderConfig"]
@@ -92,11 +92,6 @@ class Autoencoder(Method):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """The map is the error that training lowers, absolute or squared."""
-        c = self.config
         error = images - self.decoder(self.encoder(images)[-1])
-        error = error.abs() if c.loss == "l1" else error.square()
-        maps = smooth(error.mean(dim=1, keepdim=True).float(), c.map_smoothing)
-        if c.mask_background:
-            maps = maps * foreground(images)
-        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+        error = error.abs() if self.config.loss == "l1" else error.square()
+        return judge(error.mean(dim=1, keepdim=True), images, self.config)

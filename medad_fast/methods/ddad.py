@@ -21,7 +21,7 @@ from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.config import above_zero, at_least, check_common, require
 from medad_fast.methods.optimization import Schedule, adam, schedule
-from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.scoring import ImageScore, judge
 from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder, Reconstruction
 from medad_fast.nets.refinement import RefinementNet, focal_loss
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, ensemble_discrepancy
@@ -227,11 +227,7 @@ class DDAD(Method):
             inter, intra, reconstruction = self.discrepancies(images)
             assert reconstruction is not None
             maps = {"A_inter": inter, "A_intra": intra, "A_rec": reconstruction}[c.score]
-        maps = smooth(maps.float(), c.map_smoothing)
-        if c.mask_background:
-            maps = maps * foreground(images)
-        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+        return judge(maps, images, c)
 
     @torch.no_grad()
     def discrepancies(self, images: Tensor) -> EnsembleDiscrepancy:

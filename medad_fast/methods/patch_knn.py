@@ -23,7 +23,7 @@ from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage
 from medad_fast.methods.config import at_least, check_common, require, rising
 from medad_fast.methods.nearest import NearestNormals, Selection
-from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.scoring import ImageScore, judge, smooth
 from medad_fast.nets.resnet import ResNet18
 
 __all__ = ["PatchKNN", "PatchKNNConfig"]
@@ -117,17 +117,12 @@ class PatchKNN(Method):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Distances at the grid of the first layer, enlarged to the images."""
-        c = self.config
         features = self.features(images)
         batch, _, height, width = features.shape
         rows = features.permute(0, 2, 3, 1).flatten(0, 2)
         grid = self.normals(rows).reshape(batch, 1, height, width)
         maps = F.interpolate(grid, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        maps = smooth(maps, c.map_smoothing)
-        if c.mask_background:
-            maps = maps * foreground(images)
-        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+        return judge(maps, images, self.config)
 
     def features(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to ``(B, D, h, w)`` float32 on the grid of the first layer."""

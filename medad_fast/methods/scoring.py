@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ImageScore", "foreground", "score_images", "smooth"]
+from medad_fast.methods.base import Prediction
+
+__all__ = ["ImageScore", "foreground", "judge", "score_images", "smooth"]
 
 ImageScore = Literal["max", "mean", "topk", "quantile"]
 
@@ -25,6 +27,15 @@ def smooth(maps: Tensor, window: int) -> Tensor:
     if window == 1:
         return maps
     return F.avg_pool2d(maps, window, stride=1, padding=window // 2, count_include_pad=False)
+
+
+def judge(maps: Tensor, images: Tensor, config: Any) -> Prediction:
+    """Smooth and mask maps ``(B, 1, H, W)`` and score their images, as the configuration says."""
+    maps = smooth(maps.float(), config.map_smoothing)
+    if config.mask_background:
+        maps = maps * foreground(images)
+    rule = config.image_score
+    return Prediction(score_images(maps, rule, top_k=config.top_k, quantile=config.quantile), maps)
 
 
 def score_images(maps: Tensor, rule: ImageScore, *, top_k: int, quantile: float) -> Tensor:

@@ -6,6 +6,7 @@ import gzip
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from medad_fast.cli.main import main
 from medad_fast.io.nifti import read_nifti, write_nifti
+from medad_fast.methods import list_methods
 from medad_fast.training import Interrupted
 from python_tests.report.study import make_results
 
@@ -79,6 +81,8 @@ def test_help_lists_the_fields_of_the_method(capsys: pytest.CaptureFixture[str])
     assert "the re-implementation's rule" in words  # stands behind it
     _, out, _ = said(capsys, ["fit", "--help"])
     assert "--temperature" not in out
+    words = " ".join(out.split())
+    assert all(re.search(rf"[ ,]{name}\b", words) for name in list_methods())
 
 
 def test_flags_reach_fit_with_their_types_and_only_when_given(
