@@ -200,6 +200,26 @@ def test_volumes_and_patients_have_tables_with_decisions(predictions: Prediction
         assert row["prediction"] == ("abnormal" if above else "normal")
 
 
+def test_a_patient_with_one_abnormal_slice_is_abnormal_whatever_comes_after(
+    predictions: Predictions,
+) -> None:
+    """The second slice of each abnormal patient is normal; scores are the slices' places."""
+    places = {row.path: place for place, row in enumerate(predictions.rows)}
+    predictions.change(lambda row: {"anomaly_score": float(places[row.path])})
+    predictions.change(lambda row: {"label": "normal", "mask": ""} if places[row.path] % 2 else {})
+    metrics = evaluate(predictions.write(), resamples=5)
+    expected = auroc(rank([1.0, 3.0, 5.0, 7.0, 9.0, 11.0], [0, 1, 0, 1, 0, 1])).value
+    assert metrics["patient"]["auroc"]["value"] == expected
+    assert metrics["volume"] == metrics["image"]
+
+
+def test_a_score_that_equals_the_threshold_is_not_above_it(predictions: Predictions) -> None:
+    threshold = predictions.thresholds["score"]["threshold"]
+    predictions.change(lambda row: {"anomaly_score": threshold})
+    found = evaluate(predictions.write(), resamples=5)["threshold"]["image"]
+    assert (found["fpr"]["value"], found["tpr"]["value"]) == (0, 0)
+
+
 def test_dice_is_pooled_and_also_per_image_and_patient(predictions: Predictions) -> None:
     metrics = evaluate(predictions.write(), resamples=20)
     found = metrics["threshold"]["pixel"]
