@@ -168,7 +168,7 @@ def fit(
             seed=seed,
             data=summary(training, validation, unlabeled),
             splits=splits,
-            published=_published(recipe, method, settings, prepared, max_steps),
+            published=_published(recipe, method, model.config, prepared, max_steps),
         )
         scored = run.score(validation.images)
         run.thresholds.update(

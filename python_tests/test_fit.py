@@ -372,3 +372,14 @@ def test_of_unlabeled_pools_the_first_are_taken_that_the_recipe_asks_for(pools, 
         **{**SMALL["ddad"], "image_size": 32},
     )
     assert run.data["unlabeled_images"] == len(names)
+
+
+def test_a_method_that_does_without_unlabeled_images_departs_from_its_recipe(tmp_path):
+    write_pictures(tmp_path / "data/train/normal", 10, 1)
+    fields = {**SMALL["ddad"], "image_size": 32}
+    figure = {"method": "ddad", "of": "R_dual", "source": "x", "known": "printed", "auroc": 0.9}
+    content = {"methods": {"ddad": fields}, "published": [figure], "max_steps": 1}
+    recipe = recipe_file(tmp_path, json.dumps(content))
+    with pytest.warns(UserWarning, match="no unlabeled images"):
+        run = fit("ddad", tmp_path / "data", tmp_path / "run", device="cpu", config=recipe)
+    assert run.published["changed"] == ["score"]
