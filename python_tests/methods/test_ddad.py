@@ -18,6 +18,7 @@ from medad_fast.methods.scoring import foreground, smooth
 from medad_fast.nets.ensemble import EnsembleAutoencoder, Reconstruction
 from medad_fast.ops import AnatomyPasteParams
 from medad_fast.training import _Loop, train
+from python_tests.methods.counting import Counting
 from python_tests.methods.plain_ddad import PlainAutoencoder, alone
 from python_tests.methods.small import discs, small
 
@@ -223,6 +224,16 @@ def test_the_refined_map_is_the_softmax_of_inter_and_intra_in_this_order():
     torch.testing.assert_close(alone.predict(images).anomaly_map, expected)
     assert alone.unknown is None
     assert not alone.uses_unlabeled
+
+
+def test_prediction_runs_no_norms_and_one_channel_of_the_head():
+    method = ready()
+    with Counting() as counting:
+        method.predict(discs(3))
+    assert not [name for name in counting.calls if "batch_norm" in name or "softmax" in name]
+    convolutions = counting.shapes["convolution"]
+    assert len(convolutions) == 2 * 3 * 8 + 3
+    assert convolutions[-1] == (3, 1, 32, 32)
 
 
 def test_the_refinement_can_see_the_reconstruction_error_too():

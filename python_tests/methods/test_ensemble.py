@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from medad_fast.nets.ensemble import EnsembleAutoencoder
 from medad_fast.nets.refinement import RefinementNet, focal_loss
+from python_tests.methods.counting import Counting
 from python_tests.methods.plain_ddad import PlainAutoencoder
 
 BACKBONES = ["ae", "ae-u", "memae"]
@@ -124,18 +123,6 @@ def test_a_member_does_not_feel_the_others_batches(form):
     torch.testing.assert_close(before[1:], after[1:])
     after[1].sum().backward()
     assert all(not p.grad[0].any() for p in ensemble.parameters() if p.grad is not None)
-
-
-class Counting(TorchDispatchMode):
-    """Counts the ops that are called."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.calls[function.overloadpacket.__name__] += 1
-        return function(*args, **(kwargs or {}))
 
 
 def test_a_layer_is_one_launch_whatever_the_number_of_members(monkeypatch):
