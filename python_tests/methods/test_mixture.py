@@ -172,3 +172,13 @@ def test_nothing_stored_is_the_standard_normal_and_unused_components_weigh_nothi
     assert torch.equal(density.log_density(at), alone.log_density(at))
     # A run with a value that is not finite would count as damaged.
     assert all(value.isfinite().all() for value in density.state_dict().values())
+
+
+def test_a_component_that_no_row_belongs_to_stays_finite_and_weighs_nothing():
+    rows = clusters()
+    begin = start(2, rows)
+    begin.means[1] = 1e6
+    mixture = expectation_maximisation(rows, begin, iterations=3)
+    assert all(torch.isfinite(value).all() for value in vars(mixture).values())
+    assert mixture.weights[1] < 1e-12
+    torch.testing.assert_close(mixture.means[0], rows.mean(0))
