@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import check_common, require
+from medad_fast.methods.config import above_zero, at_least, check_common, require, rising
 from medad_fast.methods.embedding_density import KernelDensity, MahalanobisDistance
 from medad_fast.methods.feature_distance import FeatureDistance
 from medad_fast.methods.optimization import Schedule, adam, schedule, sgd
@@ -91,23 +91,13 @@ class AnatPasteConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
-        for field in ("projection_dim", "epoch_steps"):
-            value = getattr(self, field)
-            require(value is None or value >= 1, self, field, "at least 1")
-        for field in ("head_layers", "weight_decay"):
-            require(getattr(self, field) >= 0, self, field, "0 or more")
+        at_least(self, 1, "projection_dim", "epoch_steps")
+        at_least(self, 0, "head_layers")
         require(0 <= self.momentum < 1, self, "momentum", "in [0, 1)")
         require(0 <= self.jitter < 1, self, "jitter", "in [0, 1)")
         require(16 <= self.lung_size <= 512, self, "lung_size", "from 16 to 512")
-        require(self.bandwidth > 0, self, "bandwidth", "above 0")
-        require(
-            len(self.map_layers) > 0
-            and list(self.map_layers) == sorted(set(self.map_layers))
-            and set(self.map_layers) <= {0, 1, 2, 3, 4},
-            self,
-            "map_layers",
-            "rising stage numbers from 0 to 4",
-        )
+        above_zero(self, "bandwidth")
+        rising(self, "map_layers", 4, lowest=0)
         require(
             (self.anatomy_file is not None) == (self.anatomy == "file"),
             self,

@@ -48,11 +48,11 @@ def shares(config: object, *fields: str) -> None:
         require(0 <= getattr(config, field) <= 1, config, field, "from 0 to 1")
 
 
-def rising(config: object, field: str, highest: int) -> None:
-    """Require a list of layers: rising numbers from 1 to ``highest``, at least one."""
+def rising(config: object, field: str, highest: int, *, lowest: int = 1) -> None:
+    """Require a list of layers: rising numbers from ``lowest`` to ``highest``, at least one."""
     values = list(getattr(config, field))
-    fine = values == sorted(set(values)) and set(values) <= set(range(1, highest + 1))
-    require(bool(values) and fine, config, field, f"rising numbers from 1 to {highest}")
+    fine = values == sorted(set(values)) and set(values) <= set(range(lowest, highest + 1))
+    require(bool(values) and fine, config, field, f"rising numbers from {lowest} to {highest}")
 
 
 def check_common(config: Any) -> None:
