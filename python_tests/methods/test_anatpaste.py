@@ -416,7 +416,7 @@ def test_a_fitted_run_is_loaded_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"map_layers": (2, 1)}, "map_layers must be rising stage numbers from 0 to 4"),
+        ({"map_layers": (2, 1)}, "map_layers must be rising numbers from 0 to 4"),
         ({"map_layers": ()}, "map_layers must be"),
         ({"map_layers": (5,)}, "map_layers must be"),
         ({"anatomy": "file"}, "anatomy_file must be a path where anatomy is 'file'"),
