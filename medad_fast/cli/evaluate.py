@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from medad_fast.cli.console import say, show
+from medad_fast.errors import InputError
 
 __all__ = ["evaluate"]
 
@@ -26,8 +27,9 @@ def evaluate(
     """Judge predictions: metrics with intervals beside trivial baselines, and a report.
 
     Writes metrics.json, report.html, and volumes.csv and patients.csv with the scores made from
-    those of the slices. Intervals are 95 % bootstrap intervals that resample
-    patients.
+    those of the slices. Intervals are 95 % bootstrap intervals that resample patients. Where only
+    normal or only abnormal images were scored it writes what is defined of them, and ends with an
+    error.
 
     Parameters
     ----------
@@ -65,4 +67,9 @@ def evaluate(
         say(f"This run departs from the recipe in: {', '.join(metrics['published']['changed'])}")
     say(f"Metrics: {results / 'metrics.json'}")
     say(f"Report: {report}")
+    if reason := metrics["image"]["auroc"].get("reason"):
+        raise InputError(
+            f"{results}: {reason} was scored, so what compares normal with abnormal images is "
+            "undefined (null in metrics.json)"
+        )
     return 0

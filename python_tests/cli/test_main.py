@@ -192,6 +192,19 @@ def test_evaluate_prints_the_table_and_where_the_report_is(
     assert f"Report: {folder / 'report.html'}" in out
 
 
+def test_evaluate_of_one_class_keeps_what_is_defined_and_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_results(tmp_path / "r", data=tmp_path / "d")
+    scores = folder / "scores.csv"
+    scores.write_text(scores.read_text().replace(",abnormal,", ",normal,"))
+    code, _, err = said(capsys, ["evaluate", str(folder), "--resamples", "20"])
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "no abnormal image" in err
+    assert json.loads((folder / "metrics.json").read_text())["counts"]["abnormal"] == 0
+
+
 def test_doctor_finds_a_planted_fault_and_says_where(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
