@@ -49,7 +49,7 @@ def evaluate(
         Leave patients' images out of the report.
     """
     from medad_fast.evaluate import evaluate as judge
-    from medad_fast.report import metrics_table, published_rows, write_report
+    from medad_fast.report import decision_lines, metrics_table, published_rows, write_report
 
     metrics = judge(
         results,
@@ -61,6 +61,8 @@ def evaluate(
     )
     report = write_report(results, data=data, images=not no_images)
     show(metrics_table(metrics))
+    for line in decision_lines(metrics):
+        say(line)
     for entry in published_rows(metrics):
         say(f"Published: {entry['of']}: {entry['source']}")
     if metrics["published"] and metrics["published"]["changed"]:

@@ -4,6 +4,7 @@ from medad_fast.overlay import overlay
 from medad_fast.report.page import write_demo_report, write_report
 from medad_fast.report.table import (
     comparison_table,
+    decision_lines,
     difference_table,
     metrics_table,
     published_rows,
@@ -11,6 +12,7 @@ from medad_fast.report.table import (
 
 __all__ = [
     "comparison_table",
+    "decision_lines",
     "difference_table",
     "metrics_table",
     "overlay",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "comparison_table",
+    "decision_lines",
     "difference_table",
     "figure_text",
     "metrics_table",
@@ -162,6 +163,31 @@ def comparison_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
                 style="dim",
             )
     return table
+
+
+def decision_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """What the stored thresholds do on the test set, and apart from it what an oracle would.
+
+    Args:
+        metrics: what :func:`medad_fast.evaluate` returned.
+    """
+    stored, oracle = metrics["threshold"], metrics["oracle"]
+    parts = [
+        f"{LEVELS[level]} {titled(name)} {figure_text(stored[level][name])}"
+        for level, name in (("image", "fpr"), ("image", "tpr"), ("pixel", "dice"))
+    ]
+    best = [
+        f"{LEVELS[level]} {title} {figure_text(oracle[level][name])}"
+        for level, name, title in (
+            ("image", "fpr_at_tpr95", "FPR at TPR 95 %"),
+            ("pixel", "dice", "Dice"),
+        )
+    ]
+    return [
+        f"At the thresholds from validation (target FPR {stored['target_fpr']:.3g}): "
+        + ", ".join(parts),
+        "Oracle, thresholds chosen on the test set itself: " + ", ".join(best),
+    ]
 
 
 def difference_table(found: Mapping[str, Any]) -> Table:

@@ -236,7 +236,11 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_chain_from_files_to_a_report(chain: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, ["evaluate", str(chain / "res"), "--resamples", "10"])[0] == 0
+    code, text, _ = said(capsys, ["evaluate", str(chain / "res"), "--resamples", "10"])
+    assert code == 0
+    told = {line.partition(":")[0] for line in text.splitlines()}
+    assert "Oracle, thresholds chosen on the test set itself" in told
+    assert "At the thresholds from validation (target FPR 0.05)" in told
     assert (chain / "res/report.html").is_file()
     assert list((chain / "res/overlays").rglob("*.png"))
 
