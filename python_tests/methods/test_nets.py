@@ -166,3 +166,18 @@ def test_scales_of_the_flow_are_bounded():
             parameter.fill_(1e6)
         _, log_scale = block(torch.ones(1, 4))
     assert 3.99 * CLAMP < log_scale.item() <= 4 * CLAMP
+
+
+def test_the_flow_permutes_after_each_block():
+    flow = Flow(5, 3, 4)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.zero_()
+        rows = torch.arange(5.0)[None]
+        normal, log_determinant = flow(rows)
+    expected = rows
+    for order in flow.permutations:
+        expected = expected[:, order]
+    assert torch.equal(normal, expected)
+    assert not torch.equal(normal, rows)
+    assert log_determinant.item() == 0

@@ -49,11 +49,14 @@ def test_half_of_the_images_are_mirrored():
 def test_rotations_are_rotations_and_stay_within_their_bound():
     size = 33
     line = torch.linspace(-1, 1, size)
-    images = (0.5 * line).repeat(400, 1, size, 1)  # grey is half of x
-    views = view(images, rotation=0.3)
-    inner = views[:, 0, 10:23, 10:23]
-    across = (inner[:, :, -1] - inner[:, :, 0]).mean(1)
-    down = (inner[:, -1] - inner[:, 0]).mean(1)
+    plane = (0.5 * line).repeat(size, 1)
+    images = torch.stack([plane, plane.T]).repeat(400, 1, 1, 1)  # half of x and of y
+    inner = view(images, rotation=0.3)[:, :, 10:23, 10:23]
+    acrosses = (inner[..., -1] - inner[..., 0]).mean(2)
+    downs = (inner[:, :, -1] - inner[:, :, 0]).mean(2)
+    (across, across_y), (down, down_y) = acrosses.T, downs.T
+    torch.testing.assert_close(across_y, -down, atol=1e-5, rtol=0)
+    torch.testing.assert_close(down_y, across, atol=1e-5, rtol=0)
     scale = 0.5 * 2 * 12 / (size - 1)
     torch.testing.assert_close(across**2 + down**2, torch.full((400,), scale**2))
     angles = torch.atan2(down, across)
