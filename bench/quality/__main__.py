@@ -29,12 +29,13 @@ from bench.quality.record import Record, load_records, make_record, record_path
 from bench.quality.sets import SETS
 from medad_fast.errors import MedadError
 from medad_fast.methods import list_methods
+from medad_fast.training import Interrupted
 
 __all__ = ["main", "parse"]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """0; 1 where a fit failed; the others go on."""
+    """0; 1 where a fit failed (the others go on); 128 and its number after a signal."""
     options = parse(words)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -51,7 +52,11 @@ def main(words: Sequence[str] | None = None) -> int:
             done = "done" if record_path(options.results, fit).is_file() else "to do"
             print(f"{fit.stem}  {fit.variant.label or 'as the recipe'}  {done}")
         return 0
-    failed = run(fits, options.work, options.results)
+    try:
+        failed = run(fits, options.work, options.results)
+    except Interrupted as stop:
+        print(f"{stop}: the same command goes on from there", file=sys.stderr)
+        return stop.exit_code
     by_key = {record["key"]: record for record in load_records(options.results)}
     if options.ablations:
         print("\n".join(outcome_lines(outcomes(by_key, options.seeds, **schedule))))

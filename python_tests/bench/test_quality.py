@@ -318,6 +318,19 @@ def test_a_failed_fit_is_reported_and_the_next_goes_on(run, monkeypatch, capsys)
     assert "done before" in said.out
 
 
+def test_a_signal_ends_the_run_in_one_line(run, monkeypatch, capsys):
+    import signal
+
+    from medad_fast.training import Interrupted
+
+    def stop(*_):
+        raise Interrupted(signal.SIGTERM, "at step 3 of reconstruct")
+
+    monkeypatch.setattr(cli, "make_record", stop)
+    assert cli.main([*run[1], "--seeds", "2"]) == 128 + signal.SIGTERM
+    assert "step 3 of reconstruct: the same command goes on" in capsys.readouterr().err
+
+
 def current(record, fit):
     """The record as if it were of a fit with all images and steps."""
     return copy.deepcopy(record) | {"key": fit.key, **fit.identity()}
