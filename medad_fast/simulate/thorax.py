@@ -29,6 +29,10 @@ HEART = 51
 WATER = 0.02
 """Attenuation of water per mm, at a radiograph's energies."""
 
+FAT, FAT_MM = 0.9, 30.0
+"""A layer put around the trunk, as most patients have more of it: without, this slim patient's
+flanks are as dark as the lungs and run into them, and no lung segmentation finds the lungs."""
+
 _POOL = (3, 6, 1)
 """Voxels of the CT (across, depth, height) that become one: about 2.1, 4.2 and 2.5 mm."""
 
@@ -121,11 +125,26 @@ def load_thorax() -> Thorax:
         min(*pair) for pair in zip(attenuation.shape, coarse.shape, strict=True)
     )
     attenuation, coarse = (each[-depth:, :height, :width] for each in (attenuation, coarse))
+    spacing_mm = float(steps[1] * _POOL[1]), float(steps[2]), float(steps[0] * _POOL[0])
     return Thorax(
-        attenuation=np.ascontiguousarray(attenuation * _body(attenuation)),
+        attenuation=_fattened(attenuation, _body(attenuation), spacing_mm),
         labels=np.ascontiguousarray(coarse.astype(np.uint8)),
-        spacing_mm=(float(steps[1] * _POOL[1]), float(steps[2]), float(steps[0] * _POOL[0])),
+        spacing_mm=spacing_mm,
     )
+
+
+def _fattened(
+    attenuation: NDArray[np.float32],
+    body: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+) -> NDArray[np.float32]:
+    """The trunk within a layer of fat, and nothing else."""
+    from scipy.ndimage import distance_transform_edt
+
+    outside_mm = distance_transform_edt(~body, sampling=spacing_mm)
+    layer = np.where(outside_mm < FAT_MM, np.float32(FAT), np.float32(0))
+    trunk: NDArray[np.float32] = np.where(body, attenuation, layer)
+    return trunk
 
 
 def _data_folder() -> Path:

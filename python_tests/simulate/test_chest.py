@@ -140,7 +140,7 @@ def test_the_real_ct_is_a_chest():
     columns = np.indices(body.labels.shape)[2]
     assert columns[body.labels == HEART].mean() > columns[body.lungs].mean()
     assert 0.1 < body.attenuation[body.lungs].mean() < 0.4
-    assert body.attenuation[-8:].max() == 0
+    assert body.attenuation[-1].max() == 0
     assert columns[body.right].mean() < columns[body.lungs & ~body.right].mean()
     pair = chest.draw_chest(body, 1, "test", 1, abnormal=True)
     assert pair.normal.shape == (128, 128)
