@@ -173,6 +173,7 @@ def test_volumes_and_patients_have_tables_with_decisions(predictions: Prediction
     predictions.change(
         lambda row: {"label": "unlabeled", "mask": ""} if row.patient == "p3" else {}
     )
+    predictions.rows[3] = replace(predictions.rows[3], label="normal", mask="")  # of p1
     evaluate(predictions.write(), resamples=5)
     patients = table(predictions.out / "patients.csv")
     assert {row["prediction"] + row["p_value"] + row["threshold"] for row in patients} == {""}
