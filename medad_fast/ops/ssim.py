@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from medad_fast import _C
 from medad_fast.errors import InputError
 from medad_fast.ops import _native
+from medad_fast.ops._arguments import under_autocast
 
 __all__ = ["ssim", "ssim_reference"]
 
@@ -164,7 +165,7 @@ def _checked_images(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     if y.device != x.device:
         raise InputError(f"y: on {x.device} as x expected, got {y.device}")
     if y.dtype != x.dtype:
-        if not torch.is_autocast_enabled(x.device.type):
+        if not under_autocast(x):
             raise TypeError(f"y: {x.dtype} as x expected, got {y.dtype}")
         widest = torch.promote_types(x.dtype, y.dtype)
         x, y = x.to(widest), y.to(widest)

@@ -54,7 +54,11 @@ def outcome(
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    return tensor.resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+    """Its bytes, every NaN the same: where several meet, the processor picks one's payload."""
+    tensor = tensor.resolve_neg().contiguous()
+    if tensor.is_floating_point():
+        tensor = tensor.masked_fill(tensor.isnan(), torch.nan)
+    return tensor.reshape(-1).view(torch.uint8)
 
 
 def differences(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[str]:
