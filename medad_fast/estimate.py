@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +92,9 @@ class _Memory:
         self._device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        # Linux: its peak begins anew. Without this the process's larger peak of before hides ours.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
         self._start = _resident()
         self._largest = self._start[0] if self._start is not None else 0
 
@@ -105,7 +109,8 @@ class _Memory:
         now = _resident()
         if now is None or self._start is None:
             return None
-        # The system's own peak sees inside a step, but may stem from before training.
+        # The system's own peak sees inside a step, but stems from before training where it could
+        # not be reset.
         largest = now[1] if now[1] > self._start[1] else self._largest
         return max(largest - self._start[0], 0)
 
