@@ -1,13 +1,10 @@
 // The two 16-bit float formats, bit for bit, for kernels that compute in float32: host and device.
+// Conversions on the device are the instructions themselves: CUDA's headers of these formats take
+// longer to compile than some kernels.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
-
-#ifdef __CUDACC__
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#endif
 
 #include "core/host_device.h"
 
@@ -46,7 +43,9 @@ MEDAD_HD float to_float(BFloat16 x) { return float_from_bits(uint32_t(x.bits) <<
 
 MEDAD_HD float to_float(Half x) {
 #ifdef __CUDA_ARCH__
-  return __half2float(__ushort_as_half(x.bits));
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
 #else
   // Exponent and mantissa move to their places; the product with 2^112 rescales the exponent and
   // turns subnormal halves into normal floats.
@@ -68,8 +67,10 @@ MEDAD_HD float from_float<float>(float x) {
 
 template <>
 MEDAD_HD BFloat16 from_float<BFloat16>(float x) {
-#ifdef __CUDA_ARCH__
-  return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  BFloat16 value;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(value.bits) : "f"(x));
+  return value;
 #else
   const uint32_t bits = float_bits(x);
   const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
@@ -80,7 +81,9 @@ MEDAD_HD BFloat16 from_float<BFloat16>(float x) {
 template <>
 MEDAD_HD Half from_float<Half>(float x) {
 #ifdef __CUDA_ARCH__
-  return {__half_as_ushort(__float2half_rn(x))};
+  Half value;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(value.bits) : "f"(x));
+  return value;
 #else
   const uint32_t bits = float_bits(x);
   const uint32_t sign = bits >> 16 & 0x8000u;
