@@ -1,10 +1,11 @@
 // What the .cu files build on: launches, spans and shared memory, for nvcc and for the emulation
 // (csrc/emulation), with which the tests run the same kernels on a machine that has no GPU.
 //
-// Rules for a kernel: global memory comes in as Span<T>, made by span_of<T>(view), or as
-// Argument<T>, a Span that no other argument overlaps; shared memory by MEDAD_SHARED(type, name,
-// count) or MEDAD_DYNAMIC_SHARED(type, name); several elements at once by load_vector and
-// store_vector; the launch by MEDAD_LAUNCH.
+// Rules for a kernel: global memory comes in as Span<T>, made by span_of<T>(view), by
+// span_of_extent<T>(data, extent) where only strides say how far it reaches, or as Argument<T>, a
+// Span that no other argument overlaps; shared memory by MEDAD_SHARED(type, name, count) or
+// MEDAD_DYNAMIC_SHARED(type, name); several elements at once by load_vector and store_vector; the
+// launch by MEDAD_LAUNCH.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +27,11 @@ using Argument = Span<T>;
 template <class T>
 Span<T> span_of(const TensorView& view) {
   return {static_cast<T*>(view.data), view.numel()};
+}
+
+template <class T>
+Span<T> span_of_extent(void* data, int64_t extent) {
+  return {static_cast<T*>(data), data == nullptr ? 0 : extent};
 }
 
 template <class Vector, class T>
@@ -88,6 +94,11 @@ using Argument = T* __restrict__;
 template <class T>
 T* span_of(const TensorView& view) {
   return static_cast<T*>(view.data);
+}
+
+template <class T>
+T* span_of_extent(void* data, int64_t) {
+  return static_cast<T*>(data);
 }
 
 // `from + i` must be aligned to the whole vector.

@@ -27,16 +27,6 @@ template <class C>
 constexpr int kLargestTile = sizeof(C) == 8 ? 16 : 32;
 
 template <class T>
-Span<T> span_of_extent(void* data, int64_t extent) {
-#ifdef MEDAD_EMULATION
-  return {static_cast<T*>(data), data == nullptr ? 0 : extent};
-#else
-  (void)extent;
-  return static_cast<T*>(data);
-#endif
-}
-
-template <class T>
 Images<T> images_of(const SsimImages& images, const SsimJob& job) {
   const int64_t* s = images.strides;
   const int64_t extent = 1 + (job.batch - 1) * s[0] + (job.channels - 1) * s[1] +

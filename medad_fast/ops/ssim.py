@@ -312,21 +312,10 @@ def _gradients(ctx: Any, upstream: Tensor | None, *unused: Any) -> Any:
     if upstream is not None and formed:
         if torch.is_grad_enabled():  # as an op that refuses to be differentiated once more
             formed = torch.ops.medad_fast.ssim_scale(formed, upstream, [x, y])
-        elif not _is_one(upstream):
+        elif not _native.is_one(upstream):
             formed = _scale(formed, upstream, [])
         sides = _sides(formed, *ctx.wanted)
     return *sides, *(None,) * 7
-
-
-def _is_one(upstream: Tensor) -> bool:
-    """Whether a look at the number, which is free on the CPU, spares the product with it."""
-    plain = type(upstream) is Tensor and not torch.compiler.is_compiling()
-    if not plain or upstream.device.type != "cpu":
-        return False
-    try:
-        return upstream.item() == 1.0
-    except RuntimeError:  # inside vmap, where the number is many
-        return False
 
 
 def _scale(formed: list[Tensor], upstream: Tensor, inputs: list[Tensor]) -> list[Tensor]:

@@ -23,16 +23,6 @@ struct alignas(kFour * sizeof(T)) Four {
 };
 
 template <class T>
-Span<T> span_of_extent(void* data, int64_t extent) {
-#ifdef MEDAD_EMULATION
-  return {static_cast<T*>(data), data == nullptr ? 0 : extent};
-#else
-  (void)extent;
-  return static_cast<T*>(data);
-#endif
-}
-
-template <class T>
 struct Side {
   Span<T> data;
   int64_t batch_stride, channel_stride, row_stride, column_stride;
