@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bench.quality.source import digest, modules_of
 from medad_fast.simulate import (
+    SetPlan,
+    brain_slices,
+    chest,
+    fundus,
+    oct,
     simulate_brain_slices,
     simulate_chest,
     simulate_fundus,
@@ -28,7 +34,9 @@ class QualitySet:
     """For tables; says that the set is synthetic."""
     module: str
     """Where it is simulated, and described."""
-    simulate: Callable[..., Path]
+    simulate: Callable[[Path, SetPlan], Path]
+    plan: SetPlan
+    """How large it is."""
     own: tuple[str, ...]
     """Methods whose papers are about this modality."""
 
@@ -56,14 +64,14 @@ class QualitySet:
             share: of abnormal images in the unlabeled pool; the set's own by default.
             counts: subjects of some splits, for trying things.
         """
-        options: dict[str, float | int] = dict(counts or {})
+        options: dict[str, Any] = dict(counts or {})
         if share is not None:
             options["unlabeled_abnormal"] = share
         chosen = "".join(f"-{key}={value}" for key, value in sorted(options.items()))
         folder = work / f"{self.name}-{seed}{chosen}-{self.source()}"
         if not (folder / "simulation.json").is_file():
             shutil.rmtree(folder, ignore_errors=True)
-            self.simulate(folder, seed=seed, **options)
+            self.simulate(folder, replace(self.plan, seed=seed, **options))
         return folder
 
 
@@ -75,6 +83,7 @@ SETS = {
             "Brain MRI slices (synthetic lesions, one anatomy)",
             "medad_fast.simulate.brain_slices",
             simulate_brain_slices,
+            brain_slices.PLAN,
             ("patchcl-ae", "cradl"),
         ),
         QualitySet(
@@ -82,6 +91,7 @@ SETS = {
             "Chest radiographs (synthetic, projected from one CT)",
             "medad_fast.simulate.chest",
             simulate_chest,
+            chest.PLAN,
             ("ddad", "anatpaste"),
         ),
         QualitySet(
@@ -89,6 +99,7 @@ SETS = {
             "Fundus patches (synthetic lesions, one eye)",
             "medad_fast.simulate.fundus",
             simulate_fundus,
+            fundus.PLAN,
             (),
         ),
         QualitySet(
@@ -96,6 +107,7 @@ SETS = {
             "Retinal OCT (computed phantom)",
             "medad_fast.simulate.oct",
             simulate_oct,
+            oct.PLAN,
             ("salad",),
         ),
     )

@@ -5,9 +5,10 @@ from medad_fast.simulate.brain_slices import simulate_brain_slices
 from medad_fast.simulate.chest import simulate_chest
 from medad_fast.simulate.fundus import simulate_fundus
 from medad_fast.simulate.oct import simulate_oct
-from medad_fast.simulate.pairs import SimulatedPair
+from medad_fast.simulate.pairs import SetPlan, SimulatedPair
 
 __all__ = [
+    "SetPlan",
     "SimulatedPair",
     "SimulatedSubject",
     "simulate_brain",

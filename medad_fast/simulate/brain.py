@@ -62,17 +62,16 @@ from medad_fast.errors import InputError
 from medad_fast.io.atomic import atomic_write, write_text
 from medad_fast.io.nifti import write_nifti
 from medad_fast.io.orientation import affine_as_stored, geometry_of_codes
-from medad_fast.simulate.anatomy import Anatomy, SmoothField, load_anatomy
-from medad_fast.simulate.lesions import Contrast, Lesion, balanced_kinds, draw_lesion
+from medad_fast.simulate.anatomy import Anatomy, load_anatomy
+from medad_fast.simulate.head import CENTRE_MM, draw_head, scan
+from medad_fast.simulate.lesions import Lesion, balanced_kinds, draw_lesion
 from medad_fast.simulate.pairs import streams
 
 __all__ = ["SimulatedSubject", "draw_subject", "simulate_brain", "simulate_subjects"]
 
 _FIELD_OF_VIEW_MM = 211.2
-_CENTRE_MM = np.array([0.0, -17.0, 24.0])
 _LOWEST_SLICE_MM, _HIGHEST_SLICE_MM = -6.0, 54.0
 _SUBSLICES_MM = (-1.7, 0.0, 1.7)
-_VENTRICLES_MM = np.array([0.0, -12.0, 14.0])
 
 _SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 _ABOUT = (
@@ -210,22 +209,6 @@ def simulate_brain(
     return out
 
 
-@dataclass(frozen=True, eq=False)
-class _Head:
-    """Everything that was drawn for one subject but its lesion."""
-
-    template_mm: NDArray[np.float64]
-    """Where each sample lies in the template, ``(S, 3, H, W, 3)``; 3 samples across a slice."""
-    contrast: Contrast
-    texture: float
-    gamma: float
-    bias: NDArray[np.float32]
-    """``(S, H, W)``."""
-    noise: NDArray[np.float32]
-    """Real and imaginary part, ``(2, S, H, W)``, in units of white matter."""
-    grey_levels: float
-
-
 def draw_subject(
     name: str,
     anatomy: Anatomy,
@@ -242,19 +225,19 @@ def draw_subject(
     across = (0.5 * (size - 1) - np.arange(size)) * pitch_mm
     # Rows run anterior to posterior and columns from the patient's right (+x) to the left.
     scanner_mm = np.empty((slices, len(_SUBSLICES_MM), size, size, 3))
-    scanner_mm[..., 0] = _CENTRE_MM[0] + across
-    scanner_mm[..., 1] = _CENTRE_MM[1] + across[:, None]
+    scanner_mm[..., 0] = CENTRE_MM[0] + across
+    scanner_mm[..., 1] = CENTRE_MM[1] + across[:, None]
     scanner_mm[..., 2] = (heights[:, None] + np.array(_SUBSLICES_MM))[:, :, None, None]
 
-    head = _draw_head(subject, scanner_mm)
+    head = draw_head(subject, scanner_mm)
     orientation = _draw_orientation(subject)
     brain = anatomy.sample(anatomy.brain, head.template_mm).mean(1) > 0.5
-    healthy, _ = _scan(head, anatomy, brain, None)
+    healthy, _ = scan(head, anatomy, brain, None)
     pixels, mask, lesion = healthy, np.zeros_like(brain), None
     # Drawn again where it falls between two slices, as it can if there are few of them.
     while kind is not None and not mask.any():
         lesion = draw_lesion(*kind, anatomy, head.contrast, disease)
-        pixels, share = _scan(head, anatomy, brain, lesion)
+        pixels, share = scan(head, anatomy, brain, lesion)
         mask = brain & (share > 0.5)
     if lesion is not None and lesion.within_tissue_range:
         low, high = np.percentile(healthy[brain], (2, 98))
@@ -269,58 +252,6 @@ def draw_subject(
         orientation=orientation,
         lesion=lesion,
     )
-
-
-def _draw_head(rng: np.random.Generator, scanner_mm: NDArray[np.float64]) -> _Head:
-    from scipy.spatial.transform import Rotation
-
-    turn = Rotation.from_euler("xyz", rng.normal(0, 3, 3).clip(-7, 7), degrees=True).as_matrix()
-    shrink = 1 / rng.uniform(0.94, 1.06, 3)
-    shift_mm = rng.normal(0, 2, 3).clip(-5, 5)
-    template_mm = _CENTRE_MM + (scanner_mm - _CENTRE_MM - shift_mm) @ (turn.T * shrink)
-
-    warp = np.zeros_like(template_mm)
-    for sigma_mm, sd_mm in ((30.0, 3.0), (12.0, 1.3)):
-        for axis in range(3):
-            warp[..., axis] += sd_mm * SmoothField(rng, sigma_mm).sample(scanner_mm)
-    from_ventricles = template_mm - _VENTRICLES_MM
-    near = np.exp(-((from_ventricles / 22.0) ** 2).sum(-1, keepdims=True))
-    template_mm = template_mm + warp + rng.uniform(-0.18, 0.18) * near * from_ventricles
-
-    centres_mm = scanner_mm[:, len(_SUBSLICES_MM) // 2]
-    bias = SmoothField(rng, 45.0).sample(centres_mm)
-    bias = bias * (rng.uniform(0.08, 0.15) / abs(bias).max())
-    noise = rng.standard_normal((2, *bias.shape), dtype=np.float32)
-    return _Head(
-        template_mm=template_mm,
-        contrast=Contrast(fluid=rng.uniform(0.15, 0.40), grey=rng.uniform(0.60, 0.82)),
-        texture=rng.uniform(0.5, 1.5),
-        gamma=rng.uniform(0.85, 1.2),
-        bias=1 + bias,
-        noise=noise * np.float32(rng.uniform(0.01, 0.02)),
-        grey_levels=rng.uniform(500, 1500),
-    )
-
-
-def _scan(
-    head: _Head, anatomy: Anatomy, brain: NDArray[np.bool_], lesion: Lesion | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Stored grey levels ``(S, H, W)``, and which share of each voxel is lesion."""
-    points_mm = head.template_mm
-    tissue_mm = points_mm if lesion is None else lesion.displaced(points_mm)
-    grey = anatomy.sample(anatomy.grey, tissue_mm)
-    white = anatomy.sample(anatomy.white, tissue_mm)
-    texture = head.texture * anatomy.sample(anatomy.texture, tissue_mm)
-    contrast = head.contrast
-    # Whatever is neither grey nor white is fluid, also beyond the brain's edge.
-    signal = contrast.fluid + (contrast.grey - contrast.fluid) * grey + texture
-    signal += (contrast.white - contrast.fluid) * white
-    share = np.zeros_like(signal)
-    if lesion is not None:
-        signal, share = lesion.paint(signal, texture, points_mm, white)
-    clean = head.bias * signal.clip(0.0).mean(1) ** head.gamma
-    noisy = np.hypot(clean + head.noise[0], head.noise[1])
-    return np.rint(np.where(brain, head.grey_levels * noisy, 0)), share.mean(1)
 
 
 def _draw_orientation(rng: np.random.Generator) -> str:

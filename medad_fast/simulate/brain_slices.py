@@ -23,17 +23,18 @@ from medad_fast.simulate.brain import SimulatedSubject, draw_subject
 from medad_fast.simulate.lesions import balanced_kinds
 from medad_fast.simulate.pairs import (
     Progress,
+    SetPlan,
     SimulatedPair,
     Split,
-    check_size,
     streams,
     write_pairs,
 )
 
-__all__ = ["draw_brain_slices", "simulate_brain_slices"]
+__all__ = ["PLAN", "draw_brain_slices", "simulate_brain_slices"]
 
 LEAST_PIXELS = 8
 MOST_SLICES = {"test": 2, "unlabeled": 4}
+PLAN = SetPlan(train=24, validation=6, test=40, unlabeled=24, size=96)
 _ABOUT = (
     "Slices of simulated brain MRI: subjects and lesions are simulated from one anatomy, the "
     "ICBM152 T1 average of 152 people. Kinds, sizes and contrasts are described in the docstrings "
@@ -43,38 +44,36 @@ _ABOUT = (
 
 def simulate_brain_slices(
     out: str | Path,
+    plan: SetPlan = PLAN,
     *,
-    seed: int = 0,
-    train: int = 24,
-    validation: int = 6,
-    test: int = 40,
-    unlabeled: int = 24,
-    unlabeled_abnormal: float = 0.6,
     slices: int = 8,
-    size: int = 96,
     progress: Progress | None = None,
 ) -> Path:
     """Write a set of axial slices as pictures in the folder layout that every verb reads.
 
-    Arguments, files and errors are those of :func:`medad_fast.simulate.chest.simulate_chest`,
-    but that counts are subjects with several pictures each, that ``slices`` says how many axial
-    levels a subject has, and that nilearn is needed.
+    See :func:`medad_fast.simulate.pairs.write_pairs` for the files. Each subject has several
+    pictures.
+
+    Args:
+        out: folder to write into; made if missing.
+        plan: how large the set is.
+        slices: axial levels of a subject.
+        progress: called after each subject.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: nilearn is not installed.
+        DeviceError: the disk is full or not writable.
     """
-    check_size(size)
 
     def draw(split: Split, number: int, abnormal: bool) -> list[SimulatedPair]:
-        return draw_brain_slices(seed, split, number, abnormal=abnormal, slices=slices, size=size)
+        return draw_brain_slices(
+            plan.seed, split, number, abnormal=abnormal, slices=slices, size=plan.size
+        )
 
-    return write_pairs(
-        out,
-        draw,
-        about=_ABOUT,
-        seed=seed,
-        counts={"train": train, "validation": validation, "test": test, "unlabeled": unlabeled},
-        unlabeled_abnormal=unlabeled_abnormal,
-        facts={"slices": slices, "size": size},
-        progress=progress,
-    )
+    return write_pairs(out, draw, plan, about=_ABOUT, facts={"slices": slices}, progress=progress)
 
 
 def draw_brain_slices(

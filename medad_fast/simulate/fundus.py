@@ -48,16 +48,16 @@ from numpy.typing import NDArray
 from medad_fast.simulate.fundus_lesions import KINDS, Canvas
 from medad_fast.simulate.pairs import (
     Progress,
+    SetPlan,
     SimulatedPair,
     Split,
-    check_size,
     kind_of,
     smooth_field,
     streams,
     write_pairs,
 )
 
-__all__ = ["draw_fundus", "simulate_fundus"]
+__all__ = ["PLAN", "draw_fundus", "simulate_fundus"]
 
 _Picture = NDArray[np.floating[Any]]
 
@@ -66,6 +66,7 @@ _CENTRE = np.array([698.0, 703.0])  # rows and columns, of the photograph's roun
 _RADIUS = 670.0
 _DISC, _DISC_RADIUS = np.array([645.0, 220.0]), 130.0
 _FOVEA_ROW = 702.0
+PLAN = SetPlan(size=96)
 _ABOUT = (
     "Simulated fundus patches: cut from one photograph of a healthy eye (skimage.data.retina, "
     "CC0), with painted lesions. Kinds, sizes and contrasts are described in the docstring of "
@@ -74,36 +75,18 @@ _ABOUT = (
 
 
 def simulate_fundus(
-    out: str | Path,
-    *,
-    seed: int = 0,
-    train: int = 200,
-    validation: int = 40,
-    test: int = 100,
-    unlabeled: int = 150,
-    unlabeled_abnormal: float = 0.6,
-    size: int = 96,
-    progress: Progress | None = None,
+    out: str | Path, plan: SetPlan = PLAN, *, progress: Progress | None = None
 ) -> Path:
     """Write a set of colour patches in the folder layout that every verb reads.
 
-    Arguments, files and errors are those of :func:`medad_fast.simulate.chest.simulate_chest`.
+    See :func:`medad_fast.simulate.pairs.write_pairs` for the files and errors. Each subject has one
+    picture, each test subject a normal and an abnormal one.
     """
-    check_size(size)
 
     def draw(split: Split, number: int, abnormal: bool) -> list[SimulatedPair]:
-        return [draw_fundus(seed, split, number, abnormal=abnormal, size=size)]
+        return [draw_fundus(plan.seed, split, number, abnormal=abnormal, size=plan.size)]
 
-    return write_pairs(
-        out,
-        draw,
-        about=_ABOUT,
-        seed=seed,
-        counts={"train": train, "validation": validation, "test": test, "unlabeled": unlabeled},
-        unlabeled_abnormal=unlabeled_abnormal,
-        facts={"size": size},
-        progress=progress,
-    )
+    return write_pairs(out, draw, plan, about=_ABOUT, progress=progress)
 
 
 def draw_fundus(

@@ -55,9 +55,9 @@ from numpy.typing import NDArray
 from medad_fast.simulate.oct_lesions import CHANGES, Oval, soft_step
 from medad_fast.simulate.pairs import (
     Progress,
+    SetPlan,
     SimulatedPair,
     Split,
-    check_size,
     kind_of,
     smooth_field,
     streams,
@@ -65,10 +65,11 @@ from medad_fast.simulate.pairs import (
 )
 from medad_fast.simulate.retina_layers import WIDTH_UM, Retina, draw_retina
 
-__all__ = ["KINDS", "draw_oct", "simulate_oct"]
+__all__ = ["KINDS", "PLAN", "draw_oct", "simulate_oct"]
 
 DEPTH_UM = 1000.0
 KINDS = tuple(CHANGES)
+PLAN = SetPlan()
 _ABOUT = (
     "Simulated OCT scans of the retina: a computed phantom with computed abnormalities. Kinds, "
     "sizes and contrasts are described in the docstring of medad_fast.simulate.oct. No diagnostic "
@@ -79,36 +80,18 @@ _Picture = NDArray[np.floating[Any]]
 
 
 def simulate_oct(
-    out: str | Path,
-    *,
-    seed: int = 0,
-    train: int = 200,
-    validation: int = 40,
-    test: int = 100,
-    unlabeled: int = 150,
-    unlabeled_abnormal: float = 0.6,
-    size: int = 128,
-    progress: Progress | None = None,
+    out: str | Path, plan: SetPlan = PLAN, *, progress: Progress | None = None
 ) -> Path:
     """Write a set of B-scans in the folder layout that every verb reads.
 
-    Arguments, files and errors are those of :func:`medad_fast.simulate.chest.simulate_chest`.
+    See :func:`medad_fast.simulate.pairs.write_pairs` for the files and errors. Each subject has one
+    picture, each test subject a normal and an abnormal one.
     """
-    check_size(size)
 
     def draw(split: Split, number: int, abnormal: bool) -> list[SimulatedPair]:
-        return [draw_oct(seed, split, number, abnormal=abnormal, size=size)]
+        return [draw_oct(plan.seed, split, number, abnormal=abnormal, size=plan.size)]
 
-    return write_pairs(
-        out,
-        draw,
-        about=_ABOUT,
-        seed=seed,
-        counts={"train": train, "validation": validation, "test": test, "unlabeled": unlabeled},
-        unlabeled_abnormal=unlabeled_abnormal,
-        facts={"size": size},
-        progress=progress,
-    )
+    return write_pairs(out, draw, plan, about=_ABOUT, progress=progress)
 
 
 def draw_oct(

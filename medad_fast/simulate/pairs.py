@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +22,9 @@ from medad_fast.io.atomic import atomic_write, write_text
 
 __all__ = [
     "Progress",
+    "SetPlan",
     "SimulatedPair",
     "Split",
-    "check_size",
     "kind_of",
     "smooth_field",
     "streams",
@@ -36,6 +36,51 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unlabeled")
 
 Progress = Callable[[int, int], None]
 """Called with the number of subjects written and of all subjects."""
+
+
+@dataclass(frozen=True)
+class SetPlan:
+    """How large a simulated set is; the same plan writes the same files.
+
+    Raises:
+        InputError: a count, the share or the size cannot be.
+    """
+
+    seed: int = 0
+    train: int = 200
+    """Normal subjects to fit on."""
+    validation: int = 40
+    """Normal subjects for thresholds."""
+    test: int = 100
+    """Subjects to score, each with normal and abnormal pictures."""
+    unlabeled: int = 150
+    """Further subjects, for methods that learn from unlabeled pictures too."""
+    unlabeled_abnormal: float = 0.6
+    """Share of the unlabeled pictures that are abnormal, 0.6 as in the DDAD paper. Sets that differ
+    in nothing else have the same subjects there; those abnormal at a smaller share are so at a
+    larger one too."""
+    size: int = 128
+    """Rows and columns of a picture, 32 to 512."""
+
+    def __post_init__(self) -> None:
+        if min(self.subjects.values()) < 0 or not 0 <= self.unlabeled_abnormal <= 1:
+            raise InputError(
+                "a simulation needs counts from 0 and a share of abnormal images from 0 to 1, got "
+                f"{self.subjects}, unlabeled_abnormal={self.unlabeled_abnormal}"
+            )
+        # Smaller pictures show nothing, and what is drawn has no detail for larger ones.
+        if not 32 <= self.size <= 512:
+            raise InputError(f"size must be from 32 to 512 pixels, got {self.size}")
+
+    @property
+    def subjects(self) -> dict[Split, int]:
+        """How many there are in each split."""
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+            "unlabeled": self.unlabeled,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +108,6 @@ def streams(seed: int, split: Split, number: int) -> tuple[np.random.Generator, 
     """Independent streams for a subject and for its abnormality; no two splits share a subject."""
     sequences = np.random.SeedSequence([seed, SPLITS.index(split), number]).spawn(2)
     return tuple(np.random.default_rng(each) for each in sequences)
-
-
-def check_size(size: int) -> None:
-    """Refuse pictures too small to show anything, or larger than what is drawn has detail for."""
-    if not 32 <= size <= 512:
-        raise InputError(f"size must be from 32 to 512 pixels, got {size}")
 
 
 def kind_of(kinds: Sequence[str], number: int) -> str:
@@ -99,12 +138,10 @@ def smooth_field(
 def write_pairs(
     out: str | Path,
     draw: Draw,
+    plan: SetPlan,
     *,
     about: str,
-    seed: int,
-    counts: dict[Split, int],
-    unlabeled_abnormal: float,
-    facts: dict[str, Any],
+    facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a data set in the folder layout that every verb reads.
@@ -118,30 +155,23 @@ def write_pairs(
     Args:
         out: folder to write into; made if missing.
         draw: gives the pairs of one subject.
+        plan: how many subjects of each split, and which share of the unlabeled is abnormal.
         about: what the data are, in words.
-        seed: of everything; the same arguments write the same files.
-        counts: subjects of each split.
-        unlabeled_abnormal: share of the unlabeled pictures that are abnormal. Sets that differ in
-            nothing else have the same subjects there; those abnormal at a smaller share are so at
-            a larger one too.
         facts: what else to record.
         progress: called after each subject.
 
+    Returns:
+        ``out``.
+
     Raises:
-        InputError: a count or the share cannot be.
         DeviceError: the disk is full or not writable.
     """
-    if min(counts.values()) < 0 or not 0 <= unlabeled_abnormal <= 1:
-        raise InputError(
-            "a simulation needs counts from 0 and a share of abnormal images from 0 to 1, got "
-            f"{counts}, {unlabeled_abnormal=}"
-        )
     folder = Path(out)
-    total, done = sum(counts.values()), 0
+    total, done = sum(plan.subjects.values()), 0
     lesions: list[tuple[str, SimulatedPair]] = []
     pool: list[SimulatedPair] = []
     for split in SPLITS:
-        for number in range(counts[split]):
+        for number in range(plan.subjects[split]):
             for pair in draw(split, number, split in ("test", "unlabeled")):
                 if split == "unlabeled":
                     pool.append(pair)
@@ -153,11 +183,17 @@ def write_pairs(
             done += 1
             if progress is not None:
                 progress(done, total)
-    lesions += _write_pool(folder, pool, seed, unlabeled_abnormal)
+    lesions += _write_pool(folder, pool, plan)
     _write_lesions(folder / "lesions.csv", lesions)
-    described = {"about": about, "seed": seed, "unlabeled_abnormal": unlabeled_abnormal}
-    text = json.dumps({**described, "subjects": counts, **facts}, indent=2)
-    write_text(folder / "simulation.json", text + "\n")
+    described = {
+        "about": about,
+        "seed": plan.seed,
+        "unlabeled_abnormal": plan.unlabeled_abnormal,
+        "subjects": plan.subjects,
+        **(facts or {}),
+        "size": plan.size,
+    }
+    write_text(folder / "simulation.json", json.dumps(described, indent=2) + "\n")
     return folder
 
 
@@ -178,11 +214,12 @@ def _write_abnormal(test: Path, pair: SimulatedPair) -> None:
 
 
 def _write_pool(
-    folder: Path, pool: list[SimulatedPair], seed: int, share: float
+    folder: Path, pool: list[SimulatedPair], plan: SetPlan
 ) -> Iterator[tuple[str, SimulatedPair]]:
     """The unlabeled pictures; a lot, the same for every share, says which show abnormalities."""
-    lot = np.random.default_rng([seed, SPLITS.index("unlabeled"), 2**31]).permutation(len(pool))
-    abnormal = set(lot[: round(share * len(pool))].tolist())
+    rng = np.random.default_rng([plan.seed, SPLITS.index("unlabeled"), 2**31])
+    lot = rng.permutation(len(pool))
+    abnormal = set(lot[: round(plan.unlabeled_abnormal * len(pool))].tolist())
     for place, pair in enumerate(pool):
         name = f"train/unlabeled/{pair.name}.png"
         write_picture(folder / name, pair.abnormal if place in abnormal else pair.normal)

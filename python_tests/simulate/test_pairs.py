@@ -13,6 +13,7 @@ import pytest
 from medad_fast.errors import InputError
 from medad_fast.io import load_study, read, read_mask
 from medad_fast.simulate import (
+    SetPlan,
     brain_slices,
     chest,
     fundus,
@@ -47,12 +48,10 @@ DRAW = {
 PICTURES = ["chest", "fundus", "oct"]
 KINDS = {"chest": tuple(CHEST_KINDS), "fundus": tuple(fundus.KINDS), "oct": oct.KINDS}
 WRITE = {
-    "brain": functools.partial(simulate_brain_slices, slices=3, size=48),
-    "chest": lambda *args, **counts: simulate_chest(
-        *args, **counts, size=SIZE, thorax=small_thorax()
-    ),
-    "fundus": functools.partial(simulate_fundus, size=SIZE),
-    "oct": functools.partial(simulate_oct, size=SIZE),
+    "brain": functools.partial(simulate_brain_slices, slices=3),
+    "chest": functools.partial(simulate_chest, thorax=small_thorax()),
+    "fundus": simulate_fundus,
+    "oct": simulate_oct,
 }
 COUNTS = {"train": 3, "validation": 2, "test": 3, "unlabeled": 5}
 
@@ -120,7 +119,8 @@ def test_pictures_are_no_two_alike_and_use_their_range(name, drawn):
 @pytest.mark.parametrize("name", WRITE)
 def test_the_folder_is_read_back_by_the_ordinary_reader(name, tmp_path):
     seen: list[tuple[int, int]] = []
-    WRITE[name](tmp_path, seed=5, progress=lambda *at: seen.append(at), **COUNTS)
+    plan = SetPlan(seed=5, size=48 if name == "brain" else SIZE, **COUNTS)
+    WRITE[name](tmp_path, plan, progress=lambda *at: seen.append(at))
     study = load_study(tmp_path)
     counts = Counter(f"{case.split}/{case.label}" for case in study.cases)
     patients = {split: {c.patient for c in study.cases if c.split == split} for split in COUNTS}
@@ -150,10 +150,10 @@ def test_the_folder_is_read_back_by_the_ordinary_reader(name, tmp_path):
 def test_a_larger_share_of_abnormal_unlabeled_pictures_keeps_those_of_a_smaller(tmp_path):
     pools = []
     for share in (0.0, 0.4, 1.0):
-        simulate_oct(
-            tmp_path / str(share), seed=2, train=0, validation=0, test=0, unlabeled=5, size=SIZE,
-            unlabeled_abnormal=share,
-        )  # fmt: skip
+        plan = SetPlan(
+            seed=2, train=0, validation=0, test=0, unlabeled=5, size=SIZE, unlabeled_abnormal=share
+        )
+        simulate_oct(tmp_path / str(share), plan)
         with (tmp_path / str(share) / "lesions.csv").open() as table:
             pools.append({row["file"] for row in csv.DictReader(table)})
     assert [len(pool) for pool in pools] == [0, 2, 5]
@@ -164,10 +164,9 @@ def test_a_larger_share_of_abnormal_unlabeled_pictures_keeps_those_of_a_smaller(
 
 
 @pytest.mark.parametrize("wrong", [{"test": -1}, {"unlabeled_abnormal": 1.1}, {"size": 16}])
-def test_impossible_sets_are_refused(wrong, tmp_path):
+def test_impossible_sets_are_refused(wrong):
     with pytest.raises(InputError, match="got"):
-        simulate_oct(tmp_path, **wrong)
-    assert not list(tmp_path.iterdir())
+        SetPlan(**wrong)
 
 
 def test_a_full_disk_is_an_error_of_the_device(tmp_path):
@@ -175,7 +174,7 @@ def test_a_full_disk_is_an_error_of_the_device(tmp_path):
 
     (tmp_path / "train").write_text("in the way")
     with pytest.raises(DeviceError, match="could not write"):
-        simulate_oct(tmp_path, train=1, validation=0, test=0, unlabeled=0, size=SIZE)
+        simulate_oct(tmp_path, SetPlan(train=1, validation=0, test=0, unlabeled=0, size=SIZE))
 
 
 def test_brain_slices_show_most_of_the_lesion():
@@ -204,9 +203,6 @@ def test_streams_of_a_subject_and_of_its_abnormality_are_apart():
 
 
 def test_nothing_is_written_about_an_empty_set(tmp_path):
-    none = {"train": 0, "validation": 0, "test": 0, "unlabeled": 0}
-    write_pairs(
-        tmp_path, lambda *_: [], about="simulated", seed=0, counts=none, unlabeled_abnormal=0.5,
-        facts={},
-    )  # fmt: skip
+    none = SetPlan(train=0, validation=0, test=0, unlabeled=0)
+    write_pairs(tmp_path, lambda *_: [], none, about="simulated")
     assert {path.name for path in tmp_path.iterdir()} == {"lesions.csv", "simulation.json"}
