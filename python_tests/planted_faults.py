@@ -263,8 +263,8 @@ FAULTS = [
     ),
     Fault(
         "tensors of two devices in one call",
-        LAYERS,
-        "if tensor.device != like.device:",
+        "medad_fast/ops/_arguments.py",
+        "if value.device != like.device:",
         "if False:",
         (EVERY, "-k", "bad_call and patch_discrepancy"),
     ),

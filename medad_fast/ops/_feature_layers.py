@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from medad_fast.errors import InputError
-from medad_fast.ops._arguments import under_autocast
+from medad_fast.ops._arguments import check_alike, check_tensor
 
 __all__ = ["Head", "checked_heads", "checked_layers", "checked_size"]
 
 Head = tuple[Tensor, Tensor, Tensor, Tensor]
 """``(w1, b1, w2, b2)`` as in ``nn.Linear``."""
 
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_HEAD_AXES = {"w1": "(D1, C)", "b1": "(D1)", "w2": "(D2, D1)", "b2": "(D2)"}
 
 
 def checked_layers(features: Any, reconstructed: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -26,7 +26,7 @@ def checked_layers(features: Any, reconstructed: Any) -> tuple[list[Tensor], lis
         if not isinstance(value, (list, tuple)):
             raise TypeError(f"{name}: a list or tuple of tensors expected, got {_kind(value)}")
         for layer, item in enumerate(value):
-            _check_tensor(item, f"{name}[{layer}]")
+            check_tensor(item, f"{name}[{layer}]", "(B, C, H, W)")
         lists.append(list(value))
     features, reconstructed = lists
     if not features:
@@ -37,8 +37,6 @@ def checked_layers(features: Any, reconstructed: Any) -> tuple[list[Tensor], lis
             f"got {len(reconstructed)}"
         )
     for layer, (a, b) in enumerate(zip(features, reconstructed, strict=True)):
-        if a.dim() != 4:
-            raise InputError(f"features[{layer}]: (B, C, H, W) expected, got {tuple(a.shape)}")
         if a.shape[0] != features[0].shape[0]:
             raise InputError(
                 f"features[{layer}]: a batch of {features[0].shape[0]} expected, as in "
@@ -53,32 +51,9 @@ def checked_layers(features: Any, reconstructed: Any) -> tuple[list[Tensor], lis
                 f"reconstructed[{layer}]: {tuple(a.shape)} expected, as features[{layer}], "
                 f"got {tuple(b.shape)}"
             )
-    _check_alike("features", features, features[0])
-    _check_alike("reconstructed", reconstructed, features[0])
+        for name, tensor in (("features", a), ("reconstructed", b)):
+            check_alike(tensor, f"{name}[{layer}]", features[0], "features[0]")
     return features, reconstructed
-
-
-def _check_tensor(value: Any, name: str) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: a tensor expected, got {_kind(value)}")
-    if value.layout != torch.strided or value.is_quantized:
-        raise InputError(f"{name}: a dense tensor expected, got {value.layout}, {value.dtype}")
-    if value.dtype not in _DTYPES:
-        raise InputError(
-            f"{name}: float32, float64, float16 or bfloat16 expected, got {value.dtype}"
-        )
-
-
-def _check_alike(name: str, tensors: Sequence[Tensor], like: Tensor) -> None:
-    for layer, tensor in enumerate(tensors):
-        if tensor.device != like.device:
-            raise InputError(
-                f"{name}[{layer}]: {like.device} expected, as features[0], got {tensor.device}"
-            )
-        if tensor.dtype != like.dtype and not under_autocast(like):
-            raise InputError(
-                f"{name}[{layer}]: {like.dtype} expected, as features[0], got {tensor.dtype}"
-            )
 
 
 def checked_size(size: Any) -> tuple[int, int]:
@@ -111,14 +86,14 @@ def checked_heads(heads: Any, features: Sequence[Tensor]) -> list[Tensor]:
             raise TypeError(f"{name}: (w1, b1, w2, b2) expected, got {_kind(head)}")
         if len(head) != 4:
             raise InputError(f"{name}: (w1, b1, w2, b2) expected, got {len(head)} items")
-        for part, tensor in zip(("w1", "b1", "w2", "b2"), head, strict=True):
-            _check_tensor(tensor, f"{name}.{part}")
-        d1, d2 = (weight.shape[0] if weight.dim() else 0 for weight in (head[0], head[2]))
+        for (part, axes), tensor in zip(_HEAD_AXES.items(), head, strict=True):
+            check_tensor(tensor, f"{name}.{part}", axes)
+        d1, d2 = head[0].shape[0], head[2].shape[0]
         wanted = ((d1, map_.shape[1]), (d1,), (d2, d1), (d2,))
-        for part, tensor, shape in zip(("w1", "b1", "w2", "b2"), head, wanted, strict=True):
+        for part, tensor, shape in zip(_HEAD_AXES, head, wanted, strict=True):
             if tuple(tensor.shape) != shape:
                 raise InputError(f"{name}.{part}: {shape} expected, got {tuple(tensor.shape)}")
-        _check_alike(name, head, features[0])
+            check_alike(tensor, f"{name}.{part}", features[0], "features[0]")
         flat += head
     return flat
 

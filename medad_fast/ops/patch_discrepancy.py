@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from medad_fast import _C
 from medad_fast.errors import InputError
 from medad_fast.ops import _native
+from medad_fast.ops._arguments import one_dtype
 from medad_fast.ops._feature_layers import Head, checked_heads, checked_layers, checked_size
 
 __all__ = ["patch_discrepancy", "patch_discrepancy_reference"]
@@ -68,7 +69,7 @@ def patch_discrepancy(
     flat_heads = checked_heads(heads, features)
     if reduction not in _REDUCTIONS:
         raise InputError(f"reduction: 'sum', 'mean' or 'none' expected, got {reduction!r}")
-    tensors = _one_dtype([*features, *reconstructed, *flat_heads])
+    tensors = one_dtype([*features, *reconstructed, *flat_heads])
     count = len(features)
     if not _native.use_native("patch_discrepancy", features[0]):
         return patch_discrepancy_reference(
@@ -138,13 +139,6 @@ def _projected(x: Tensor, head: Head) -> Tensor:
     w1, b1, w2, b2 = (part.to(x.dtype) for part in head)
     hidden = F.relu(F.linear(x.movedim(1, -1), w1, b1))
     return F.linear(hidden, w2, b2).movedim(-1, 1)
-
-
-def _one_dtype(tensors: list[Tensor]) -> list[Tensor]:
-    widest = tensors[0].dtype
-    for tensor in tensors:
-        widest = torch.promote_types(widest, tensor.dtype)
-    return [tensor.to(widest) for tensor in tensors]
 
 
 def _grouped(flat: Sequence[Tensor]) -> list[Head]:

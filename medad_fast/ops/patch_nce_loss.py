@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.ops import _native, _patch_nce_loss
-from medad_fast.ops._arguments import FLOATING, check_temperature, one_dtype, under_autocast
+from medad_fast.ops._arguments import check_alike, check_temperature, check_tensor, one_dtype
 
 __all__ = ["patch_nce_loss", "patch_nce_loss_reference"]
 
@@ -93,8 +93,9 @@ def patch_nce_loss(
         float32 for 16-bit inputs, else of their dtype. The mean of no rows is NaN, as in torch.
 
     Raises:
-        TypeError: an argument of the wrong type or dtype.
-        InputError: shapes, devices or layouts that differ or do not fit, or an unknown option.
+        TypeError: an argument of the wrong type.
+        InputError: shapes, dtypes, devices or layouts that differ or do not fit, or an unknown
+            option.
 
     16-bit inputs are computed in float32. Under autocast the op runs in the widest dtype among its
     inputs. The same inputs give the same bits, on a CPU with any number of threads. A second
@@ -197,28 +198,18 @@ def _checked(
         raise InputError(f"negatives: 'image' or 'batch' expected, got {negatives!r}")
     if reduction not in ("mean", "sum", "none"):
         raise InputError(f"reduction: 'mean', 'sum' or 'none' expected, got {reduction!r}")
-    queries, keys = _widened_under_autocast(queries, keys)
-    first = queries[0]
     for layer, (q, k) in enumerate(zip(queries, keys, strict=True)):
         place = "" if single else f"[{layer}]"
-        if q.ndim != 3 or q.shape[2] < 1:
-            raise InputError(
-                f"query{place}: (B, S, D) with D >= 1 expected, got shape {tuple(q.shape)}"
-            )
+        if q.shape[2] < 1:
+            raise InputError(f"query{place}: D of at least 1 expected, got {tuple(q.shape)}")
         if k.shape != q.shape:
             raise InputError(
-                f"key{place}: the shape of query, {tuple(q.shape)}, expected, got {tuple(k.shape)}"
+                f"key{place}: {tuple(q.shape)} expected, as query{place}, got {tuple(k.shape)}"
             )
         for name, tensor in (("query", q), ("key", k)):
-            if tensor.dtype != first.dtype:
-                raise TypeError(
-                    f"{name}{place}: {first.dtype} as query expected, got {tensor.dtype}"
-                )
-            if tensor.device != first.device:
-                raise InputError(
-                    f"{name}{place}: on {first.device} as query expected, got {tensor.device}"
-                )
-    return queries, keys, single
+            check_alike(tensor, f"{name}{place}", queries[0], "query" if single else "query[0]")
+    tensors = one_dtype([*queries, *keys])
+    return tensors[: len(queries)], tensors[len(queries) :], single
 
 
 def _layers(value: Any, name: str) -> list[Tensor]:
@@ -231,22 +222,5 @@ def _layers(value: Any, name: str) -> list[Tensor]:
     if not layers:
         raise InputError(f"{name}: at least one layer expected, got an empty sequence")
     for layer, tensor in enumerate(layers):
-        place = name if single else f"{name}[{layer}]"
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{place}: tensor expected, got {type(tensor).__name__}")
-        if tensor.dtype not in FLOATING:
-            raise TypeError(
-                f"{place}: float32, float64, float16 or bfloat16 expected, got {tensor.dtype}"
-            )
-        if tensor.layout != torch.strided or tensor.is_nested:
-            raise InputError(f"{place}: a dense tensor expected, got layout {tensor.layout}")
+        check_tensor(tensor, name if single else f"{name}[{layer}]", "(B, S, D)")
     return layers
-
-
-def _widened_under_autocast(
-    queries: list[Tensor], keys: list[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    if not under_autocast(queries[0]):
-        return queries, keys
-    tensors = one_dtype([*queries, *keys])
-    return tensors[: len(queries)], tensors[len(queries) :]
