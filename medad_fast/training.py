@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -26,6 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from medad_fast.errors import DeviceError, InputError
+from medad_fast.interrupts import Interrupted, caught_signals
 from medad_fast.methods.base import Method, Stage, Update
 from medad_fast.training_state import JsonLines, Moment, StateFolder
 
@@ -53,14 +51,6 @@ class Step:
 
 
 Progress = Callable[[Step], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; the step was finished and the state saved."""
-
-    def __init__(self, signal_number: int, where: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} {where}")
-        self.exit_code = 128 + signal_number
 
 
 @dataclass
@@ -168,33 +158,6 @@ def train(
                 f"out of memory on {place}: use a smaller batch_size, width or image_size"
             ) from error
     method.eval()
-
-
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM append to; the second signal ends the process at once.
-
-    Outside the main thread Python cannot catch signals, and the list stays empty.
-    """
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if caught:
-            raise Interrupted(number, "twice; the last saved state stands")
-        caught.append(number)
-
-    for number in numbers:
-        signal.signal(number, note)
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @dataclass
