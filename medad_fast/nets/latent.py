@@ -53,6 +53,11 @@ def normalization(kind: Norm, channels: int) -> nn.Module:
     return nn.GroupNorm(math.gcd(GROUPS, max(channels // FEWEST_IN_GROUP, 1)), channels)
 
 
+def activated(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: Norm) -> list[nn.Module]:
+    """A convolution, norm and leaky ReLU."""
+    return [convolution, normalization(norm, convolution.out_channels), nn.LeakyReLU(SLOPE)]
+
+
 class LatentEncoder(nn.Module):
     """Halve the sides, norm, leaky ReLU, repeated; then one linear map to the code.
 
@@ -79,11 +84,7 @@ class LatentEncoder(nn.Module):
         stages: list[nn.Module] = []
         inputs = channels
         for outputs in stage_widths(sides, width):
-            stages += [
-                nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),
-                normalization(norm, outputs),
-                nn.LeakyReLU(SLOPE),
-            ]
+            stages += activated(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), norm)
             inputs = outputs
         self.stages = nn.Sequential(*stages)
         kernel_size = sides[-1] if latent_side == 1 else 1
@@ -94,6 +95,11 @@ class LatentEncoder(nn.Module):
         """Images ``(B, C, H, W)`` to codes ``(B, D)``, with places flattened into ``D``."""
         latent: Tensor = self.to_latent(self.stages(images))
         return latent.flatten(1)
+
+
+def doubled(inputs: int, outputs: int, side: int) -> nn.ConvTranspose2d:
+    """To maps of ``side``, the odd ones too, whose halves were rounded down."""
+    return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, output_padding=side % 2)
 
 
 class LatentDecoder(nn.Module):
@@ -115,22 +121,16 @@ class LatentDecoder(nn.Module):
         sides = stage_sides(image_size, latent_side)
         widths = stage_widths(sides, width)
         self.latent_shape = (latent_dim, *((1, 1) if latent_side == 1 else (sides[-1], sides[-1])))
+        kernel_size = sides[-1] if latent_side == 1 else 1
         self.from_latent = nn.Sequential(
-            nn.ConvTranspose2d(latent_dim, widths[-1], sides[-1] if latent_side == 1 else 1),
-            normalization(norm, widths[-1]),
-            nn.LeakyReLU(SLOPE),
+            *activated(nn.ConvTranspose2d(latent_dim, widths[-1], kernel_size), norm)
         )
         stages: list[nn.Module] = []
-        for stage in range(len(widths) - 1, -1, -1):
-            outputs = widths[stage - 1] if stage > 0 else channels
-            odd = sides[stage] % 2  # gives back what halving rounded off
-            stages.append(
-                nn.ConvTranspose2d(
-                    widths[stage], outputs, 4, stride=2, padding=1, output_padding=odd
-                )
-            )
-            stages += [normalization(norm, outputs), nn.LeakyReLU(SLOPE)] if stage > 0 else []
-        self.stages = nn.Sequential(*stages, nn.Tanh())
+        inputs = widths[-1]
+        for outputs, side in zip(reversed(widths[:-1]), reversed(sides[1:-1]), strict=True):
+            stages += activated(doubled(inputs, outputs, side), norm)
+            inputs = outputs
+        self.stages = nn.Sequential(*stages, doubled(inputs, channels, image_size), nn.Tanh())
 
     def forward(self, latent: Tensor) -> Tensor:
         """Codes ``(B, D)`` to images ``(B, C, H, W)`` in [-1, 1]."""
