@@ -22,11 +22,12 @@ from pathlib import Path
 import torch
 
 from bench.quality.ablations import ABLATIONS, ablation_fits, outcomes
-from bench.quality.page import RESULTS, outcome_lines, set_table
+from bench.quality.page import RESULTS
 from bench.quality.plan import BUDGET_SECONDS, Fit, missing, plan
 from bench.quality.pooled import pool
 from bench.quality.record import Record, load_records, make_record, record_path
 from bench.quality.sets import SETS
+from bench.quality.tables import outcome_lines, set_table
 from medad_fast.errors import MedadError
 from medad_fast.methods import list_methods
 from medad_fast.training import Interrupted

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from bench.quality.ablations import ABLATIONS, Outcome, outcomes
+from bench.quality.ablations import ABLATIONS, outcomes
 from bench.quality.plan import BUDGET_SECONDS, available, missing, plan
-from bench.quality.pooled import Pooled, pool
+from bench.quality.pooled import pool
 from bench.quality.record import Record, load_records
 from bench.quality.sets import SETS, QualitySet
+from bench.quality.tables import best_trivial, kind_table, outcome_lines, set_table, table_row
 from medad_fast.methods import BASELINES, list_methods
 
-__all__ = ["RESULTS", "main", "outcome_lines", "page", "readme_part", "set_table"]
+__all__ = ["RESULTS", "main", "page", "readme_part", "with_part"]
 
 RESULTS = Path(__file__).parents[1] / "results" / "quality"
 BEGIN, END = "<!-- quality: made by bench.quality.page -->", "<!-- quality: end -->"
@@ -92,7 +91,7 @@ def page(records: Sequence[Record]) -> str:
     for each in SETS.values():
         of_set = [record for record in current if record["set"] == each.name]
         lines += [f"## {each.title}", "", f"Described in `{each.module}`.", ""]
-        lines += [*set_table(of_set), "", *_kind_table(of_set), *_judged(each, of_set)]
+        lines += [*set_table(of_set), "", *kind_table(of_set), *_judged(each, of_set)]
         if gone := missing(each):
             lines += [f"Not fitted here, for want of a recipe entry: {', '.join(gone)}.", ""]
     by_key = {record["key"]: record for record in records}
@@ -110,9 +109,11 @@ def readme_part(records: Sequence[Record]) -> str:
     for name in names:
         cells = [_image_auroc(current, each, name) for each in SETS.values()]
         label = f"{name} (baseline)" if name in BASELINES else name
-        lines.append(_row([f"`{label}`" if label == name else f"`{name}` (baseline)", *cells]))
-    best = [_best_trivial([r for r in current if r["set"] == each.name]) for each in SETS.values()]
-    lines.append(_row(["best trivial baseline", *(f"{b[1]} ({b[0]})" if b else "" for b in best)]))
+        lines.append(table_row([f"`{label}`" if label == name else f"`{name}` (baseline)", *cells]))
+    best = [best_trivial([r for r in current if r["set"] == each.name]) for each in SETS.values()]
+    lines.append(
+        table_row(["best trivial baseline", *(f"{b[1]} ({b[0]})" if b else "" for b in best)])
+    )
     seeds = sorted({record["seed"] for record in current})
     said = f"mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
     note = (
@@ -132,67 +133,6 @@ def with_part(text: str, part: str) -> str:
         raise ValueError(f"the comments {BEGIN} and {END} are expected in it")
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{part}\n{END}{rest.partition(END)[2]}"
-
-
-def set_table(records: Sequence[Record]) -> list[str]:
-    """One set: a row for each method, with the trivial baselines below."""
-    if not records:
-        return ["No records of the present code."]
-    lines = [
-        "| method | seeds | image AUROC | image AP | pixel AP | AUPRO | parameters | fit, s |",
-        "| --- | ---: | --- | --- | --- | --- | ---: | ---: |",
-    ]
-    order = {name: place for place, name in enumerate(list_methods())}
-    ordered = sorted(records, key=lambda record: order.get(record["method"], len(order)))
-    for method, group in groupby(ordered, key=lambda record: record["method"]):
-        rows = list(group)
-        figures = [
-            pool([row["metrics"][level][name] for row in rows])
-            for level, name in (
-                ("image", "auroc"),
-                ("image", "average_precision"),
-                ("pixel", "average_precision"),
-                ("pixel", "aupro"),
-            )
-        ]
-        lines.append(
-            _row(
-                [
-                    f"`{method}`" + (" (baseline)" if method in BASELINES else ""),
-                    str(len(rows)),
-                    *("" if each is None else str(each) for each in figures),
-                    f"{rows[0]['parameters'] / 1e6:.2f} M",
-                    _seconds(rows),
-                ]
-            )
-        )
-    for name in records[0]["baselines"]:
-        found = _trivial(records, name)
-        if found is not None:
-            lines.append(_row([f"{name} (trivial)", str(_seeds(records)), str(found), *[""] * 5]))
-    return lines
-
-
-def outcome_lines(lines: Iterable[Outcome]) -> list[str]:
-    """The ablations as a table."""
-    table = [
-        "| claim | set | compared | difference in image AUROC | outcome | published |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for line in lines:
-        table.append(
-            _row(
-                [
-                    line.ablation.claim,
-                    line.ablation.set,
-                    f"{line.better.label} - {line.worse.label}",
-                    "" if line.found is None else _signed(line.found),
-                    line.verdict,
-                    line.ablation.source,
-                ]
-            )
-        )
-    return table
 
 
 _ABLATION_NOTE = (
@@ -230,24 +170,10 @@ def _image_auroc(records: Sequence[Record], each: QualitySet, method: str) -> st
     return f"**{found}**" if own else str(found)
 
 
-def _kind_table(records: Sequence[Record]) -> list[str]:
-    """Image AUROC by kind of abnormality: the mean over seeds, without interval."""
-    kinds = list(dict.fromkeys(kind for record in records for kind in record["kinds"]))
-    if not kinds:
-        return []
-    lines = ["Image AUROC of each kind against all normal pictures:", ""]
-    lines += ["| method | " + " | ".join(kinds) + " |", "| --- |" + " ---: |" * len(kinds)]
-    for method in dict.fromkeys(record["method"] for record in records):
-        rows = [record for record in records if record["method"] == method]
-        cells = [_mean([row["kinds"].get(kind) for row in rows]) for kind in kinds]
-        lines.append(_row([f"`{method}`", *cells]))
-    return [*lines, ""]
-
-
 def _judged(each: QualitySet, records: Sequence[Record]) -> list[str]:
     """For the methods of this modality: does the interval lie where it should?"""
     lines = []
-    best = _best_trivial(records)
+    best = best_trivial(records)
     for method in each.own:
         rows = [record for record in records if record["method"] == method]
         found = pool([row["metrics"]["image"]["auroc"] for row in rows])
@@ -265,45 +191,6 @@ def _judged(each: QualitySet, records: Sequence[Record]) -> list[str]:
 
 def _lies(does: bool) -> str:
     return "lies" if does else "**does not lie**"
-
-
-def _trivial(records: Sequence[Record], name: str) -> Pooled | None:
-    """Of the largest pictures that any method was given: they differ a little with the size."""
-    ordered = sorted(records, key=lambda record: record["config"]["image_size"])
-    by_seed = {record["seed"]: record["baselines"][name] for record in ordered}
-    return pool(list(by_seed.values()))
-
-
-def _best_trivial(records: Sequence[Record]) -> tuple[str, Pooled] | None:
-    names = records[0]["baselines"] if records else ()
-    found = [(name, value) for name in names if (value := _trivial(records, name)) is not None]
-    return max(found, key=lambda pair: pair[1].value) if found else None
-
-
-def _seeds(records: Sequence[Record]) -> int:
-    return len({record["seed"] for record in records})
-
-
-def _seconds(rows: Sequence[Record]) -> str:
-    known: list[float] = [row["fit_seconds"] for row in rows if row["fit_seconds"] is not None]
-    if not known:
-        return "not known"
-    longest = max(known)
-    late = longest > BUDGET_SECONDS and rows[0]["hours"] is None
-    return f"{longest:.0f}" + (" (over)" if late else "")
-
-
-def _mean(values: Sequence[Any]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.2f}" if known else ""
-
-
-def _signed(found: Pooled) -> str:
-    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.quality import __main__ as cli
-from bench.quality import page, plan, sets, source
+from bench.quality import page, plan, sets, source, tables
 from bench.quality.ablations import ABLATIONS, Ablation, Outcome, ablation_fits, outcomes
 from bench.quality.plan import BUDGET_SECONDS, Fit, Variant
 from bench.quality.pooled import Pooled, difference, pool
@@ -253,7 +253,7 @@ def test_outcomes_are_read_from_the_records_of_both_variants():
     first, *others = outcomes(records, 1)
     assert first.verdict == "as published"
     assert {each.verdict.split(":")[0] for each in others} == {"not run"}
-    lines = page.outcome_lines([first])
+    lines = tables.outcome_lines([first])
     assert "as published" in lines[-1]
     assert len({line.count("|") for line in lines}) == 1
 

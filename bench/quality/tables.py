@@ -1,0 +1,131 @@
+"""Records of the quality benchmark as rows of Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from bench.quality.ablations import Outcome
+from bench.quality.plan import BUDGET_SECONDS
+from bench.quality.pooled import Pooled, pool
+from bench.quality.record import Record
+from medad_fast.methods import BASELINES, list_methods
+
+__all__ = ["best_trivial", "kind_table", "outcome_lines", "set_table", "table_row"]
+
+
+def set_table(records: Sequence[Record]) -> list[str]:
+    """One set: a row for each method, with the trivial baselines below."""
+    if not records:
+        return ["No records of the present code."]
+    lines = [
+        "| method | seeds | image AUROC | image AP | pixel AP | AUPRO | parameters | fit, s |",
+        "| --- | ---: | --- | --- | --- | --- | ---: | ---: |",
+    ]
+    order = {name: place for place, name in enumerate(list_methods())}
+    ordered = sorted(records, key=lambda record: order.get(record["method"], len(order)))
+    for method, group in groupby(ordered, key=lambda record: record["method"]):
+        rows = list(group)
+        figures = [
+            pool([row["metrics"][level][name] for row in rows])
+            for level, name in (
+                ("image", "auroc"),
+                ("image", "average_precision"),
+                ("pixel", "average_precision"),
+                ("pixel", "aupro"),
+            )
+        ]
+        lines.append(
+            table_row(
+                [
+                    f"`{method}`" + (" (baseline)" if method in BASELINES else ""),
+                    str(len(rows)),
+                    *("" if each is None else str(each) for each in figures),
+                    f"{rows[0]['parameters'] / 1e6:.2f} M",
+                    _seconds(rows),
+                ]
+            )
+        )
+    for name in records[0]["baselines"]:
+        found = _trivial(records, name)
+        if found is not None:
+            lines.append(
+                table_row([f"{name} (trivial)", str(_seeds(records)), str(found), *[""] * 5])
+            )
+    return lines
+
+
+def outcome_lines(lines: Iterable[Outcome]) -> list[str]:
+    """The ablations as a table."""
+    table = [
+        "| claim | set | compared | difference in image AUROC | outcome | published |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for line in lines:
+        table.append(
+            table_row(
+                [
+                    line.ablation.claim,
+                    line.ablation.set,
+                    f"{line.better.label} - {line.worse.label}",
+                    "" if line.found is None else _signed(line.found),
+                    line.verdict,
+                    line.ablation.source,
+                ]
+            )
+        )
+    return table
+
+
+def kind_table(records: Sequence[Record]) -> list[str]:
+    """Image AUROC by kind of abnormality: the mean over seeds, without interval."""
+    kinds = list(dict.fromkeys(kind for record in records for kind in record["kinds"]))
+    if not kinds:
+        return []
+    lines = ["Image AUROC of each kind against all normal pictures:", ""]
+    lines += ["| method | " + " | ".join(kinds) + " |", "| --- |" + " ---: |" * len(kinds)]
+    for method in dict.fromkeys(record["method"] for record in records):
+        rows = [record for record in records if record["method"] == method]
+        cells = [_mean([row["kinds"].get(kind) for row in rows]) for kind in kinds]
+        lines.append(table_row([f"`{method}`", *cells]))
+    return [*lines, ""]
+
+
+def _trivial(records: Sequence[Record], name: str) -> Pooled | None:
+    """Of the largest pictures that any method was given: they differ a little with the size."""
+    ordered = sorted(records, key=lambda record: record["config"]["image_size"])
+    by_seed = {record["seed"]: record["baselines"][name] for record in ordered}
+    return pool(list(by_seed.values()))
+
+
+def best_trivial(records: Sequence[Record]) -> tuple[str, Pooled] | None:
+    names = records[0]["baselines"] if records else ()
+    found = [(name, value) for name in names if (value := _trivial(records, name)) is not None]
+    return max(found, key=lambda pair: pair[1].value) if found else None
+
+
+def _seeds(records: Sequence[Record]) -> int:
+    return len({record["seed"] for record in records})
+
+
+def _seconds(rows: Sequence[Record]) -> str:
+    known: list[float] = [row["fit_seconds"] for row in rows if row["fit_seconds"] is not None]
+    if not known:
+        return "not known"
+    longest = max(known)
+    late = longest > BUDGET_SECONDS and rows[0]["hours"] is None
+    return f"{longest:.0f}" + (" (over)" if late else "")
+
+
+def _mean(values: Sequence[Any]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.2f}" if known else ""
+
+
+def _signed(found: Pooled) -> str:
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+def table_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
