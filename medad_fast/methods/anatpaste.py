@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +29,7 @@ from medad_fast.methods.pasting import (
     jitter,
     paste_patch,
     paste_scar,
+    read_mask,
 )
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.projection import ClassificationHead
@@ -152,7 +151,7 @@ class AnatPaste(Method):
         if c.weights is not None:
             self.backbone.load_published(c.weights)
         if c.anatomy_file is not None:
-            self.anatomy_mask.copy_(_read_mask(c.anatomy_file, c.image_size))
+            self.anatomy_mask.copy_(read_mask(c.anatomy_file, c.image_size))
 
     def stages(self) -> Iterator[Stage]:
         """One stage: classification of images and their augmented copies."""
@@ -289,15 +288,3 @@ def _checked(masks: Tensor | None, images: Tensor) -> Tensor | None:
             f"{tuple(masks.shape)}"
         )
     return masks
-
-
-def _read_mask(path: str, size: int) -> Tensor:
-    """A mask ``(size, size)`` from an ``.npy`` file, the nearest pixels of it."""
-    try:
-        array = np.load(Path(path), allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"anatomy_file: {path} is no .npy file: {error}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or not (array != 0).any():
-        raise InputError(f"anatomy_file: {path} must hold one mask (H, W) that is not empty")
-    mask = torch.from_numpy((array != 0).astype(np.float32))
-    return F.interpolate(mask[None, None], (size, size), mode="nearest-exact")[0, 0] > 0

@@ -11,15 +11,18 @@ Departs: hue and saturation, which change no grey image, are left out of the jit
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medad_fast.errors import InputError
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, lung_mask
 from medad_fast.ops.lung_mask import Mode
 
-__all__ = ["anatomical_paste", "find_lungs", "jitter", "paste_patch", "paste_scar"]
+__all__ = ["anatomical_paste", "find_lungs", "jitter", "paste_patch", "paste_scar", "read_mask"]
 
 PAPER_SIZE = 256
 BLACK = -1.0
@@ -45,6 +48,18 @@ def find_lungs(images: Tensor, mode: Mode = "reference", side: int = PAPER_SIZE)
     if size == (side, side):
         return masks
     return F.interpolate(masks[:, None].float(), size, mode="nearest-exact")[:, 0] > 0
+
+
+def read_mask(path: str, size: int) -> Tensor:
+    """A mask ``(size, size)`` from an ``.npy`` file, the nearest pixels of it."""
+    try:
+        array = np.load(Path(path), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"anatomy_file: {path} is no .npy file: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or not (array != 0).any():
+        raise InputError(f"anatomy_file: {path} must hold one mask (H, W) that is not empty")
+    mask = torch.from_numpy((array != 0).astype(np.float32))
+    return F.interpolate(mask[None, None], (size, size), mode="nearest-exact")[0, 0] > 0
 
 
 def jitter(images: Tensor, strength: float) -> Tensor:

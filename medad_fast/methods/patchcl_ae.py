@@ -26,7 +26,7 @@ from medad_fast.methods.pretexts import add_noise
 from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
 from medad_fast.nets.discriminator import Discriminator
-from medad_fast.nets.projection import ProjectionHead
+from medad_fast.nets.projection import ProjectionHead, rows_at
 from medad_fast.ops import patch_discrepancy, patch_nce_loss
 
 __all__ = ["PatchCLAE", "PatchCLAEConfig"]
@@ -292,11 +292,3 @@ class PatchCLAE(Method):
         """Rows' losses ``(B, S)`` per layer as :func:`patch_nce_loss` reduces its own."""
         over_positions = torch.mean if self.config.reduction == "mean" else torch.sum
         return torch.stack([over_positions(loss, dim=1).mean() for loss in losses]).sum()
-
-
-def rows_at(features: Tensor, ids: Tensor) -> Tensor:
-    """Features ``(B, C, H, W)`` at flat positions ``(S)`` or ``(B, S)``, as rows ``(B, S, C)``."""
-    flat = features.flatten(2)
-    if ids.dim() == 1:
-        return flat[:, :, ids].transpose(1, 2)
-    return flat.gather(2, ids[:, None, :].expand(-1, flat.shape[1], -1)).transpose(1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ClassificationHead", "ProjectionHead"]
+__all__ = ["ClassificationHead", "ProjectionHead", "rows_at"]
 
 
 class ProjectionHead(nn.Module):
@@ -24,6 +24,14 @@ class ProjectionHead(nn.Module):
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``(w1, b1, w2, b2)`` as :func:`medad_fast.ops.patch_discrepancy` takes them."""
         return self.hidden.weight, self.hidden.bias, self.output.weight, self.output.bias
+
+
+def rows_at(features: Tensor, ids: Tensor) -> Tensor:
+    """Features ``(B, C, H, W)`` at flat positions ``(S)`` or ``(B, S)``, as rows ``(B, S, C)``."""
+    flat = features.flatten(2)
+    if ids.dim() == 1:
+        return flat[:, :, ids].transpose(1, 2)
+    return flat.gather(2, ids[:, None, :].expand(-1, flat.shape[1], -1)).transpose(1, 2)
 
 
 class ClassificationHead(nn.Module):

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from medad_fast.errors import InputError
 from medad_fast.methods import create
 from medad_fast.methods.normals import NormalMaps
-from medad_fast.methods.patchcl_ae import rows_at
 from medad_fast.methods.scoring import foreground, smooth
+from medad_fast.nets.projection import rows_at
 from medad_fast.training import train
 from python_tests.methods.small import discs, small
 
