@@ -1,48 +1,22 @@
-"""The laws of SALAD."""
+"""The laws of SALAD: its losses and its training."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import signal
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods import create
-from medad_fast.methods.latent_centre import LatentCentre, spread_loss, variation_kept
-from medad_fast.methods.normals import NormalTerms
 from medad_fast.methods.salad_config import AFTER_WARMUP, LOSSES, TERMS, SALADConfig
-from medad_fast.methods.scoring import foreground
-from medad_fast.nets.latent import (
-    ImageDiscriminator,
-    LatentDecoder,
-    LatentDiscriminator,
-    LatentEncoder,
-    stage_sides,
-)
 from medad_fast.ops import ssim
 from medad_fast.training import Interrupted, train
-from python_tests.methods.small import discs, small
-
-ALL_ON = {f"{name}_weight": 1.0 for name in LOSSES}
-
-
-def build(**overrides):
-    return small("salad", **overrides)
-
-
-def parameters(module):
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def only(*names, **weights):
-    """Weights of 0 for every loss but some."""
-    return {**{f"{name}_weight": float(name in names) for name in LOSSES}, **weights}
+from python_tests.methods.small import discs
+from python_tests.methods.small_salad import ALL_ON, build, only
 
 
 def literal_losses(method, images):
@@ -62,55 +36,6 @@ def literal_losses(method, images):
         "centre": ((z - centre) ** 2).sum(1).mean() / z.shape[1],
         "spread": (1 - z.std(0, correction=0) / c.spread_floor).clamp(min=0).mean(),
     }
-
-
-# Networks
-
-
-def test_networks_at_the_default_size_have_the_parameters_of_their_arithmetic():
-    widths = [1, 32, 64, 128, 256, 512, 512]
-    stages = sum(
-        16 * a * b + b + 2 * b for a, b in itertools.pairwise(widths)
-    )  # 4x4 kernels, biases, two numbers per normed channel
-    encoder, decoder = LatentEncoder(256, 1, 32, 128), LatentDecoder(256, 1, 32, 128)
-    assert parameters(encoder) == stages + 128 * 512 * 16 + 128 == 8_033_312
-    ups = sum(16 * a * b + a + 2 * a for a, b in itertools.pairwise(widths[1:]))
-    expected = (128 * 512 * 16 + 512 + 2 * 512) + ups + (16 * 32 + 1)
-    assert parameters(decoder) == expected == 8_033_185
-    assert parameters(ImageDiscriminator(256, 1, 32)) == stages + 512 * 16 + 1
-    assert parameters(LatentDiscriminator(128)) == 128 * 512 + 512 + 512 + 1
-
-
-@pytest.mark.parametrize("size", range(32, 513, 16))
-def test_every_size_ends_at_two_to_four_and_comes_back(size):
-    sides = stage_sides(size)
-    assert 2 <= sides[-1] <= 4
-    encoder, decoder = LatentEncoder(size, 1, 1, 2), LatentDecoder(size, 1, 1, 2)
-    with torch.no_grad():
-        z = encoder(torch.zeros(2, 1, size, size))
-        images = decoder(z)
-    assert z.shape == (2, 2)
-    assert images.shape == (2, 1, size, size)
-    assert images.abs().max() <= 1
-
-
-@pytest.mark.parametrize(("size", "side", "places"), [(64, 8, 64), (48, 8, 36), (80, 7, 25)])
-def test_codes_may_have_places(size, side, places):
-    encoder, decoder = LatentEncoder(size, 1, 4, 3, side), LatentDecoder(size, 1, 4, 3, side)
-    z = encoder(torch.zeros(1, 1, size, size))
-    assert z.shape == (1, 3 * places) == (1, encoder.latent_size)
-    assert decoder(z).shape == (1, 1, size, size)
-    method = build(image_size=size, latent_side=side).eval()
-    assert method.predict(discs(2, size=size)).anomaly_map.shape == (2, 1, size, size)
-
-
-@pytest.mark.parametrize("norm", ["group", "batch"])
-def test_each_norm_is_the_one_that_was_asked_for(norm):
-    method = build(norm=norm)
-    kinds = {"group": nn.GroupNorm, "batch": nn.BatchNorm2d}
-    for net in (method.encoder, method.decoder, method.discriminator):
-        found = {name for name, kind in kinds.items() for m in net.modules() if isinstance(m, kind)}
-        assert found == {norm}
 
 
 # Losses
@@ -241,224 +166,6 @@ def test_restoring_is_copying_where_nothing_is_damaged():
     damaged = build(corruption_probability=1.0)
     damaged.load_state_dict(method.state_dict())
     assert damaged.losses(images)["restore"]() != losses["restore"]()
-
-
-# Centre
-
-
-def test_the_centre_is_a_running_mean_that_starts_unbiased():
-    centre = LatentCentre(3, 0.0)
-    batches = torch.randn(4, 5, 3).double() + 2
-    for batch in batches:
-        centre.follow(batch)
-    weights = 0.99 ** torch.arange(3, -1, -1).double()
-    expected = (weights[:, None] * batches.mean(1)).sum(0) / weights.sum()
-    torch.testing.assert_close(centre(), expected.float(), rtol=1e-4, atol=1e-5)
-
-
-def test_no_entry_of_the_centre_is_near_zero():
-    centre = LatentCentre(4, 0.1)
-    centre.follow(torch.tensor([[0.05, -0.05, 0.0, -3.0]]))
-    torch.testing.assert_close(centre(), torch.tensor([0.1, -0.1, 0.1, -3.0]))
-
-
-@pytest.mark.parametrize("update", ["fixed", "ema"])
-def test_the_centre_moves_after_the_warm_up_only_where_asked(update):
-    method = build(centre_update=update)
-    method.warmup_loss(discs(4))
-    before = method.centre()
-    method.generator_loss(discs(4, seed=1))
-    assert torch.equal(method.centre(), before) == (update == "fixed")
-
-
-def test_the_centre_gets_no_gradient():
-    method = build(**only("reconstruction", "centre"))
-    method.warmup_loss(discs(4))
-    assert not method.centre().requires_grad
-
-
-# Collapse
-
-
-def test_spread_loss_is_one_for_equal_codes_and_zero_for_varied_ones():
-    assert spread_loss(torch.ones(4, 3), 0.1).item() == pytest.approx(1, abs=1e-6)
-    varied = torch.tensor([[0.3], [-0.3]]).expand(2, 5)
-    assert spread_loss(varied, 0.1).item() == 0
-    assert spread_loss(varied, 0.6).item() == pytest.approx(0.5, abs=1e-6)
-    codes = torch.full((4, 3), 0.5) + 1e-3 * torch.randn(4, 3)
-    codes.requires_grad_()
-    spread_loss(codes, 0.1).backward()
-    step = codes.detach() - codes.grad
-    assert (step.std(0) > codes.detach().std(0)).all()
-    single = torch.randn(1, 3, requires_grad=True)
-    spread_loss(single, 0.1).backward()
-    assert torch.isfinite(single.grad).all()
-
-
-def test_variation_kept_is_the_share_of_the_images_spread():
-    images = torch.randn(12, 1, 4, 4)
-    mean = images.mean(0)
-    pairs = [(x, 0.25 * (x - mean) + 5) for x in images.split(5)]
-    assert variation_kept(pairs) == pytest.approx(0.25, rel=1e-4)
-    assert variation_kept([(images, torch.zeros_like(images))]) == 0
-    assert variation_kept([(torch.ones(3, 1, 4, 4), images[:3])]) == 1
-
-
-def collapsing(spread_weight):
-    """Trained so that the pull to the centre is all that matters."""
-    weights = only("reconstruction", "centre", centre_weight=1e4, spread_weight=spread_weight)
-    method = build(**weights, spread_floor=0.5, epochs=15, learning_rate=0.003)
-    train(method, discs(24), device="cpu")
-    return method
-
-
-def test_a_centre_that_wins_collapses_the_codes_and_finish_says_so():
-    method = collapsing(0.0)
-    assert method.terms(discs(24))["centre"].mean() < 0.01
-    with pytest.warns(UserWarning, match="salad has collapsed: its reconstructions vary"):
-        method.finish([discs(24)], [discs(8, seed=1)])
-
-
-def test_the_spread_keeps_the_codes_apart_under_the_same_pull():
-    method = collapsing(1e5)
-    latent = method.encoder(discs(24))
-    assert latent.std(0).mean() > 0.2
-    method.finish([discs(24)], [discs(8, seed=1)])  # warns of nothing
-    score = method.predict(discs(8, seed=2)).anomaly_score
-    assert score.std() > 0.1
-
-
-def test_a_term_that_does_not_vary_is_named_and_keeps_its_unit():
-    terms = NormalTerms(3)
-    values = torch.tensor([[1.0, 2.0, 0.0], [1.0, 4.0, 0.0]])
-    assert terms.fit([values[:1], values[1:]]).tolist() == [True, False, True]
-    torch.testing.assert_close(
-        terms(torch.tensor([[3.0, 5.0, 2.0]])), torch.tensor([[2.0, 2.0, 2.0]])
-    )
-    method = build()
-    with torch.no_grad():
-        method.encoder.to_latent.weight.zero_()
-    with (
-        pytest.warns(UserWarning, match="salad has collapsed"),
-        pytest.warns(UserWarning, match="consistency and centre is the same for all held-out"),
-    ):
-        method.finish([discs(8)], [discs(4)])
-    assert torch.isfinite(method.predict(discs(3)).anomaly_score).all()
-
-
-# Score and map
-
-
-def test_terms_are_their_formulas():
-    method = build(score_rotation=1.0).eval()
-    method.centre.follow(torch.randn(4, 16))
-    images = discs(3)
-    terms = method.terms(images)
-    assert tuple(terms) == TERMS
-    with torch.no_grad():
-        z = method.encoder(images)
-        rebuilt = method.decoder(z)
-        similar = ssim(images, rebuilt, data_range=2.0, padding="same", reduction="none")
-        turns = [
-            method.rotation_head(method.encoder(torch.rot90(images, k, (2, 3)))) for k in range(4)
-        ]
-        expected = {
-            "reconstruction": (images - rebuilt).abs().mean((1, 2, 3)),
-            "structure": 1 - similar.mean((1, 2, 3)),
-            "consistency": (method.encoder(rebuilt) - z).square().mean(1),
-            "centre": (z - method.centre()).square().mean(1),
-            "rotation": -sum(turn.log_softmax(1)[:, k] for k, turn in enumerate(turns)) / 4,
-        }
-    for name in TERMS:
-        torch.testing.assert_close(terms[name], expected[name], rtol=1e-4, atol=1e-5)
-
-
-def test_held_out_normal_images_have_terms_of_mean_zero_and_deviation_one():
-    method = build(score_rotation=1.0)
-    train_images, held_out = discs(8), discs(30, seed=1)
-    method.finish([train_images], held_out.split(7))
-    terms = torch.stack(list(method.terms(held_out).values()), dim=1)
-    normalised = method.normal_terms(terms)
-    torch.testing.assert_close(normalised.mean(0), torch.zeros(5), atol=1e-3, rtol=0)
-    torch.testing.assert_close(normalised.std(0, correction=0), torch.ones(5), rtol=1e-3, atol=0)
-    torch.testing.assert_close(
-        method.predict(held_out).anomaly_score, normalised.sum(1), rtol=1e-3, atol=1e-3
-    )
-
-
-@pytest.mark.parametrize("place", range(5))
-def test_each_score_weight_is_of_its_own_term(place):
-    weights = {f"score_{name}": 2.0 * (i == place) for i, name in enumerate(TERMS)}
-    method = build(**weights)
-    method.finish([discs(6)], [discs(6, seed=1)])
-    images = discs(3, seed=2)
-    terms = torch.stack(list(method.terms(images).values()), dim=1)
-    expected = 2 * method.normal_terms(terms)[:, place]
-    torch.testing.assert_close(method.predict(images).anomaly_score, expected)
-
-
-@pytest.mark.parametrize("held_out", [[], [discs(1, seed=1)]])
-def test_training_images_stand_in_for_too_few_held_out_ones(held_out):
-    one, other = build(), build()
-    one.finish([discs(6)], held_out)
-    other.finish([discs(6)], [discs(6)])
-    assert torch.equal(one.normal_terms.mean, other.normal_terms.mean)
-    assert (one.normal_terms.gain != 1).any()
-
-
-def test_an_image_that_is_rebuilt_exactly_has_an_empty_map():
-    method = build().eval()
-    images = discs(2)
-    method.decoder = nn.Module()
-    method.decoder.forward = lambda latent: images
-    assert not method.predict(images).anomaly_map.any()
-    assert not any(method.terms(images)[name].any() for name in TERMS[:3])
-
-
-def test_the_map_adds_up_both_errors_in_deviations_of_held_out_pixels():
-    images, held_out = discs(3), discs(10, seed=1)
-    maps = {}
-    for kind in ("reconstruction", "structure", "both"):
-        method = build(map_error=kind)
-        method.finish([discs(6, seed=2)], [held_out])
-        maps[kind] = method.predict(images).anomaly_map
-    torch.testing.assert_close(maps["both"], maps["reconstruction"] + maps["structure"])
-    with torch.no_grad():
-        rebuilt = method.decoder(method.encoder(held_out))
-        spread = (held_out - rebuilt).abs().std(correction=0)
-        error = (images - method.decoder(method.encoder(images))).abs()
-    torch.testing.assert_close(maps["reconstruction"], error / spread, rtol=1e-3, atol=1e-4)
-
-
-def test_black_pixels_have_no_error_where_asked():
-    images = discs(2)
-    masked = build(mask_background=True).eval().predict(images).anomaly_map
-    plain = build().eval().predict(images).anomaly_map
-    assert torch.equal(masked, plain * foreground(images))
-    assert (plain[~foreground(images)] > 0).any()
-
-
-def test_errors_count_by_what_is_normal_at_a_place_where_asked():
-    method = build(normal_margin=0.5)
-    images = discs(6)
-    method.finish([images], [])
-    assert method.normals is not None
-    assert (method.normals.mean[:, 0] != method.normals.mean[:, 1]).any()
-    _, _, rebuilt = method._there_and_back(images)
-    errors = method._raw_errors(images, rebuilt)
-    expected = ((errors - method.normals.mean) / method.normals.scale - 0.5).clamp(min=0)
-    expected = (expected * method.normal_errors.gain[:, None, None]).sum(1, keepdim=True)
-    torch.testing.assert_close(method.predict(images).anomaly_map, expected)
-
-
-def test_what_finish_learns_is_saved_with_the_weights():
-    method = build(normal_margin=0.5)
-    train(method, discs(8), max_steps=2, device="cpu")
-    method.finish([discs(8)], [discs(4, seed=1)])
-    again = build(normal_margin=0.5, seed=7).eval()
-    again.load_state_dict(method.state_dict())
-    for one, other in zip(method.predict(discs(3)), again.predict(discs(3)), strict=True):
-        assert torch.equal(one, other)
 
 
 # Training
