@@ -1,139 +1,27 @@
-"""Scoring files with a run: tables, maps on the sources' grid, and what bad files do."""
+"""Scoring files with a run: tables, and maps on the sources' grid."""
 
 from __future__ import annotations
 
 import csv
-import importlib
 import json
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from medad_fast import evaluate, fit, load, predict
-from medad_fast.baselines import NAMES, Baselines
+from medad_fast.baselines import NAMES
 from medad_fast.checkpoint import Run
-from medad_fast.errors import BusyError, InputError
-from medad_fast.folder_lock import folder_lock
-from medad_fast.io import load_study
+from medad_fast.errors import InputError
 from medad_fast.io.nifti import read_nifti, write_nifti
 from medad_fast.io.orientation import Axis
-from medad_fast.methods.base import Method, Prediction, Stage
-from medad_fast.preprocess import Pipeline, PreprocessConfig
-from medad_fast.scores import ScoreRow, read_scores
+from medad_fast.preprocess import Pipeline
+from medad_fast.scores import read_scores
 from medad_fast.thresholds import choose, p_value
 from python_tests.io.files import write_dicom, write_png
-
-SIZE = 32
-SLICES = 4
-
-
-@dataclass(frozen=True)
-class BrightnessConfig:
-    image_size: int = SIZE
-    channels: int = 1
-
-
-class Brightness(Method):
-    """Takes bright pixels for anomalies: its maps can be told from the pictures."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = BrightnessConfig()
-        self.weight = torch.nn.Parameter(torch.ones(()))
-
-    def stages(self) -> Iterator[Stage]:
-        return iter(())
-
-    @torch.no_grad()
-    def predict(self, images: Tensor) -> Prediction:
-        anomaly_map = (images.mean(1, keepdim=True) + 1) * self.weight
-        return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
-
-
-class Nameless(Brightness):
-    """Its scores are no numbers."""
-
-    def predict(self, images: Tensor) -> Prediction:
-        return Prediction(*(part * torch.nan for part in super().predict(images)))
-
-
-def make_run(method: Method, axis: Axis = "axial") -> Run:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(20, 1, SIZE, SIZE, generator=generator) - 0.5
-    prediction = method.predict(images).anomaly_map.nan_to_num()
-    return Run(
-        path=Path("runs/brightness"),
-        name="brightness",
-        method=method,
-        pipeline=Pipeline(
-            # A fixed window: what is bright in one image is as bright in another.
-            PreprocessConfig(SIZE, modality="CT", axis=axis, ct_window_hu=(0.0, 500.0))
-        ),
-        thresholds=choose(torch.linspace(0.5, 1.0, 20), maps=prediction),
-        baselines=Baselines.fit(images, torch.arange(20.0)),
-        seed=0,
-    )
-
-
-@pytest.fixture
-def run() -> Run:
-    return make_run(Brightness())
-
-
-def anatomy(seed: int, spot: tuple[int, int, int] | None = None) -> np.ndarray:
-    """A grey box of noise ``(X, Y, Z)`` in air, with one bright voxel."""
-    volume = np.full((20, 24, SLICES), -1000, dtype=np.float32)
-    shape = (14, 18, SLICES)
-    volume[3:17, 3:21] = np.random.default_rng(seed).normal(100, 5, shape)
-    if spot is not None:
-        volume[spot] = 400
-    return volume
-
-
-AFFINE = np.array([[-2.0, 0, 0, 5], [0, 2, 0, -7], [0, 0, 5, 11], [0, 0, 0, 1]])
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """Three test subjects: two normal, one with a lesion in slice 1 and its mask."""
-    root = tmp_path / "study"
-    for number in range(2):
-        write_nifti(root / f"train/normal/sub-t{number}.nii.gz", anatomy(number), AFFINE)
-        write_nifti(root / f"test/normal/sub-SECRET{number}.nii.gz", anatomy(10 + number), AFFINE)
-    spot = (6, 15, 1)
-    write_nifti(root / "test/abnormal/sub-SECRET9.nii.gz", anatomy(20, spot), AFFINE)
-    mask = np.zeros((20, 24, SLICES), dtype=np.uint8)
-    mask[spot] = 1
-    write_nifti(root / "test/masks/sub-SECRET9.nii.gz", mask, AFFINE)
-    return root
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    from PIL import Image
-
-    root = tmp_path / "pictures"
-    root.mkdir()
-    for number in range(3):
-        pixels = anatomy(number)[:, :, 0].clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(root / f"picture {number}.png")
-    return root
-
-
-def rows_without_patient(path: Path) -> list[ScoreRow]:
-    return [replace(row, patient="") for row in read_scores(path / "scores.csv")]
-
-
-def errors_of(path: Path) -> list[dict[str, Any]]:
-    lines = (path / "errors.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+from python_tests.predict.brightness import AFFINE, SLICES, Brightness, anatomy, make_run
 
 
 def test_every_kept_slice_has_a_row_with_its_own_label(
@@ -283,88 +171,6 @@ def test_scores_are_those_of_the_run_alone(run: Run, study: Path, tmp_path: Path
     assert found == alone.anomaly_score.tolist()
 
 
-def test_a_bad_file_is_listed_and_changes_nothing_else(
-    run: Run, study: Path, tmp_path: Path
-) -> None:
-    predict(run, study, tmp_path / "clean")
-    (study / "test/normal/sub-bad.nii.gz").write_bytes(b"not a volume")
-    about = predict(run, study, tmp_path / "out")
-    assert about["counts"]["failed_files"] == 1
-    assert [(line["file"], line["class"]) for line in errors_of(tmp_path / "out")] == [
-        ("test/normal/sub-bad.nii.gz", "InputError")
-    ]
-    assert rows_without_patient(tmp_path / "out") == rows_without_patient(tmp_path / "clean")
-    first, second = ((tmp_path / name / "baselines.csv").read_bytes() for name in ("out", "clean"))
-    assert first == second
-    assert errors_of(tmp_path / "clean") == []
-
-
-def test_bad_files_among_a_thousand_are_listed_and_stop_nothing(run: Run, tmp_path: Path) -> None:
-    pixels = anatomy(0)[:, :, 0].clip(0, 255).astype(np.uint8)
-    whole = write_png(tmp_path / "whole.png", pixels).read_bytes()
-    rng = np.random.default_rng(0)
-    bad = set(rng.choice(1000, 100, replace=False).tolist())
-    damage = (b"", b"not a picture", whole[:60], whole[:-30], b"\x89PNG\r\n\x1a\n" + bytes(99))
-    for number in range(1000):
-        path = tmp_path / f"in/{number // 100}/{number:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if number in bad:
-            path.write_bytes(damage[number % len(damage)])
-        else:
-            write_png(path, np.roll(pixels, number % 20, 0) + np.uint8(number % 7))
-    # A link to nowhere and a pipe are no files of the data set.
-    (tmp_path / "in/gone.png").symlink_to(tmp_path / "nowhere.png")
-    os.mkfifo(tmp_path / "in/pipe.png")
-    about = predict(run, str(tmp_path / "in/**/*.png"), tmp_path / "out")
-    assert about["counts"] == {
-        "files": 1000,
-        "failed_files": 100,
-        "images": 900,
-        "skipped_slices": 0,
-    }
-    listed = [line["file"] for line in errors_of(tmp_path / "out")]
-    assert listed == [f"{number // 100}/{number:03d}.png" for number in sorted(bad)]
-    for path in sorted((tmp_path / "in").glob("*/*.png")):
-        if int(path.stem) in bad:
-            path.unlink()
-    predict(run, tmp_path / "in", tmp_path / "clean")
-    assert rows_without_patient(tmp_path / "out") == rows_without_patient(tmp_path / "clean")
-
-
-def test_strict_stops_at_the_first_bad_file(run: Run, study: Path, tmp_path: Path) -> None:
-    (study / "test/normal/sub-SECRET1.nii.gz").write_bytes(b"not a volume")
-    with pytest.raises(InputError, match="SECRET1"):
-        predict(run, study, tmp_path / "out", strict=True)
-    assert not (tmp_path / "out/scores.csv").exists()
-    assert not (tmp_path / "out/predict.json").exists()
-
-
-def test_a_mask_of_another_grid_is_a_bad_file(run: Run, study: Path, tmp_path: Path) -> None:
-    small = np.ones((20, 24, SLICES - 1), dtype=np.uint8)
-    write_nifti(study / "test/masks/sub-SECRET9.nii.gz", small, AFFINE)
-    predict(run, study, tmp_path / "out")
-    (error,) = errors_of(tmp_path / "out")
-    assert error["file"] == "test/abnormal/sub-SECRET9.nii.gz"
-    assert "mask" in error["reason"]
-
-
-def test_nothing_to_score_is_an_error(run: Run, study: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no validation images"):
-        predict(run, study, tmp_path / "out", split="validation")
-    for path in (study / "test").rglob("*.nii.gz"):
-        path.write_bytes(b"not a volume")
-    with pytest.raises(InputError, match="of 3 files 3 cannot be used"):
-        predict(run, study, tmp_path / "out")
-    assert len(errors_of(tmp_path / "out")) == 3
-    assert not list((tmp_path / "out").glob("scores*"))
-
-
-def test_scores_that_are_no_numbers_never_reach_the_table(study: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="3 cannot be used"):
-        predict(make_run(Nameless()), study, tmp_path / "out")
-    assert "not finite" in errors_of(tmp_path / "out")[0]["reason"]
-
-
 def patients_of(path: Path) -> list[str]:
     return [row.patient for row in read_scores(path / "scores.csv")]
 
@@ -410,66 +216,6 @@ def test_identifiers_in_dicom_files_reach_no_output(run: Run, tmp_path: Path) ->
             content += gzip.decompress(content)
         for value in canaries.values():
             assert value.encode() not in content, path
-
-
-def test_a_stopped_prediction_leaves_its_rows_and_no_result(
-    run: Run, study: Path, tmp_path: Path
-) -> None:
-    def stop(done: int, files: int) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    predict(run, study, tmp_path / "out")
-    evaluate(tmp_path / "out", resamples=2)
-    with pytest.raises(KeyboardInterrupt):
-        predict(run, study, tmp_path / "out", progress=stop)
-    partial = tmp_path / "out/scores.partial.csv"
-    assert len(partial.read_text(encoding="utf-8").splitlines()) == 1 + 2 * SLICES
-    assert not (tmp_path / "out/metrics.json").exists()
-    with pytest.raises(InputError, match=r"no predict\.json"):
-        evaluate(tmp_path / "out", resamples=2)
-    predict(run, study, tmp_path / "out")
-    assert not partial.exists()
-
-
-def test_rows_can_be_read_while_the_rest_is_under_way(
-    run: Run, study: Path, tmp_path: Path
-) -> None:
-    seen: list[int] = []
-
-    def count(done: int, files: int) -> None:
-        partial = tmp_path / "out/scores.partial.csv"
-        seen.append(len(partial.read_text(encoding="utf-8").splitlines()))
-
-    predict(run, study, tmp_path / "out", progress=count)
-    assert seen == [1 + SLICES, 1 + 2 * SLICES, 1 + 3 * SLICES]
-
-
-def test_a_case_whose_name_leads_elsewhere_is_a_bad_file(
-    run: Run, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = "../outside.nii.gz"
-    found = load_study(study)
-    changed = tuple(
-        replace(case, name=name) if "SECRET0" in case.name else case for case in found.cases
-    )
-    module = importlib.import_module("medad_fast.predict")
-    monkeypatch.setattr(module, "load_study", lambda data: replace(found, cases=changed))
-    predict(run, study, tmp_path / "a/b/out")
-    (error,) = errors_of(tmp_path / "a/b/out")
-    assert error["file"] == name
-    assert not list(tmp_path.rglob("outside*"))
-
-
-def test_progress_counts_every_file(run: Run, study: Path, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    predict(run, study, tmp_path / "out", progress=lambda done, files: seen.append((done, files)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_a_folder_has_one_writer(run: Run, study: Path, tmp_path: Path) -> None:
-    with folder_lock(tmp_path / "out"), pytest.raises(BusyError):
-        predict(run, study, tmp_path / "out")
 
 
 def test_overlays_are_drawn_only_when_asked(run: Run, study: Path, tmp_path: Path) -> None:
