@@ -7,11 +7,8 @@ type and shape and is finite. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medad_fast.baselines import Baselines
-from medad_fast.errors import CheckpointError, InputError, MedadError
+from medad_fast.errors import CheckpointError, InputError
 from medad_fast.io import Image, image_of_array
 from medad_fast.io.atomic import write_text
 from medad_fast.methods import create
@@ -33,20 +30,11 @@ from medad_fast.outliers import Outlier
 from medad_fast.outliers import from_json as outliers_from_json
 from medad_fast.outliers import to_json as outliers_to_json
 from medad_fast.preprocess import Pipeline, PreprocessConfig
+from medad_fast.run_manifest import FILES, FORMAT_VERSION, damage, read_manifest, write_manifest
 from medad_fast.tensor_file import read_tensors, write_tensors
 
-__all__ = ["FORMAT_VERSION", "Run", "load", "save"]
+__all__ = ["FILES", "FORMAT_VERSION", "Run", "load", "save"]
 
-FORMAT_VERSION = 1
-FILES = (
-    "config.yaml",
-    "model.safetensors",
-    "baselines.safetensors",
-    "thresholds.json",
-    "splits.json",
-    "training_outliers.json",
-    "log.jsonl",
-)
 BATCH = 16
 
 
@@ -71,7 +59,10 @@ class Run:
     published: dict[str, Any] | None = None
     """Figures to compare with, where the recipe gives some (:mod:`medad_fast.recipes`)."""
     training_outliers: tuple[Outlier, ...] = ()
-    """The 1 % of the training images that score highest, highest first."""
+    """The 1 % of the training images that score highest, highest first; empty where a run of
+    format version 1 does not tell."""
+    sha256: str = "unsaved"
+    """Of ``manifest.json``, which holds that of every other file: it stands for the whole run."""
 
     @property
     def device(self) -> torch.device:
@@ -165,12 +156,7 @@ def save(run: Run) -> None:
     write_text(folder / "thresholds.json", _json(run.thresholds))
     write_text(folder / "splits.json", _json(run.splits))
     write_text(folder / "training_outliers.json", _json(outliers_to_json(run.training_outliers)))
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "files": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES},
-        "versions": _versions(),
-    }
-    write_text(folder / "manifest.json", _json(manifest))
+    write_manifest(folder)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
@@ -188,27 +174,34 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
 
     folder = Path(path)
     place = pick_device(device)
-    digests = _read_manifest(folder)
-    content = {name: _verified(folder / name, digests[name]) for name in FILES if _is_text(name)}
-    with _damage(folder / "config.yaml"):
+    manifest = read_manifest(folder)
+    content = {name: manifest.text(name) for name in manifest.files if _is_text(name)}
+    with damage(folder / "config.yaml"):
         config = yaml.safe_load(content["config.yaml"])
         method = create(config["method"], **config["config"])
         pipeline = Pipeline(PreprocessConfig.from_dict(config["preprocess"]))
         name, seed, data = str(config["method"]), int(config["seed"]), dict(config["data"])
         published = config.get("published")
-    with _damage(folder / "thresholds.json"):
+    with damage(folder / "thresholds.json"):
         thresholds = dict(json.loads(content["thresholds.json"]))
-    with _damage(folder / "splits.json"):
+        if "calibration" not in thresholds["score"]:
+            raise CheckpointError(
+                f"{folder} is a run of format version {manifest.version}, from before p-values: it "
+                "lacks the scores of its validation images; fit it again with this release"
+            )
+    with damage(folder / "splits.json"):
         splits = dict(json.loads(content["splits.json"]))
-    with _damage(folder / "training_outliers.json"):
-        outliers = outliers_from_json(json.loads(content["training_outliers.json"]))
-    weights = read_tensors(folder / "model.safetensors", digests["model.safetensors"])
-    with _damage(folder / "model.safetensors"):
+    outliers: tuple[Outlier, ...] = ()
+    if "training_outliers.json" in content:
+        with damage(folder / "training_outliers.json"):
+            outliers = outliers_from_json(json.loads(content["training_outliers.json"]))
+    weights = read_tensors(folder / "model.safetensors", manifest.files["model.safetensors"])
+    with damage(folder / "model.safetensors"):
         method.make_room(weights)
     _check_weights(folder / "model.safetensors", weights, method.state_dict())
     method.load_state_dict(weights)
-    state = read_tensors(folder / "baselines.safetensors", digests["baselines.safetensors"])
-    with _damage(folder / "baselines.safetensors"):
+    state = read_tensors(folder / "baselines.safetensors", manifest.files["baselines.safetensors"])
+    with damage(folder / "baselines.safetensors"):
         baselines = Baselines.from_state(state)
     method.to(place).eval()
     return Run(
@@ -223,41 +216,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
         splits=splits,
         published=published,
         training_outliers=outliers,
+        sha256=manifest.sha256,
     )
-
-
-def _read_manifest(folder: Path) -> dict[str, str]:
-    file = folder / "manifest.json"
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is not a folder; give the folder that medad fit wrote")
-    if not file.is_file():
-        raise CheckpointError(
-            f"{folder} is not a finished run: it has no manifest.json (continue it with --resume?)"
-        )
-    with _damage(file):
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        version = manifest["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{file} has format version {version!r}, this release reads version "
-                f"{FORMAT_VERSION}: install a newer medad-fast"
-            )
-        digests = {str(name): str(digest) for name, digest in manifest["files"].items()}
-        if set(digests) != set(FILES):
-            raise CheckpointError(f"{file} must list {', '.join(FILES)}, got {', '.join(digests)}")
-        return digests
 
 
 def _is_text(name: str) -> bool:
     return not name.endswith(".safetensors")
-
-
-def _verified(file: Path, sha256: str) -> str:
-    with _damage(file):
-        data = file.read_bytes()
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise CheckpointError(f"{file} is damaged: its sha256 is not the recorded one")
-        return data.decode("utf-8")
 
 
 def _check_weights(file: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -275,28 +239,5 @@ def _check_weights(file: Path, found: Mapping[str, Tensor], wanted: Mapping[str,
             raise CheckpointError(f"{file}: tensor {name!r} has values that are not finite")
 
 
-@contextmanager
-def _damage(file: Path) -> Iterator[None]:
-    """Whatever goes wrong while ``file`` is understood means that it is damaged."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (MedadError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file} cannot be used: {error}") from error
-    except (yaml.YAMLError, RuntimeError, RecursionError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-
-
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
-
-
-def _versions() -> dict[str, str]:
-    from importlib import metadata
-
-    try:
-        own = metadata.version("medad-fast")
-    except metadata.PackageNotFoundError:
-        own = "0+uninstalled"
-    return {"medad_fast": own, "torch": torch.__version__, "python": platform.python_version()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,11 +13,11 @@ from torch import Tensor
 
 from medad_fast.baselines import Baselines
 from medad_fast.checkpoint import Run, load, save
-from medad_fast.errors import CheckpointError, InputError
+from medad_fast.errors import InputError
 from medad_fast.estimate import Estimate, Estimator
+from medad_fast.fit_request import Request, check_request, digest_of
 from medad_fast.folder_lock import folder_lock
 from medad_fast.io import hold_out_validation, load_study, require_trainable
-from medad_fast.io.atomic import write_text
 from medad_fast.io.study import Case, Study
 from medad_fast.methods import config_class, create
 from medad_fast.methods.base import Method
@@ -42,20 +40,6 @@ __all__ = ["Interrupted", "fit"]
 
 FEWEST_SLICES = {"train": 2, "validation": 1}  # what the statistics below need
 BATCH = 16
-
-
-@dataclass(frozen=True)
-class _Request:
-    """All that the weights depend on; a resumed fit must ask for the same."""
-
-    method: str
-    config: dict[str, Any]
-    preprocess: dict[str, Any]
-    seed: int
-    max_steps: int | None
-    precision: str
-    images: str
-    """Digest of the prepared training images."""
 
 
 def fit(
@@ -134,16 +118,16 @@ def fit(
             torch.manual_seed(seed_for(seed, "weights"))
             model = create(method, **fields)
         unlabeled = _unlabeled_images(model, study, pipeline, recipe.unlabeled)
-        request = _Request(
+        request = Request(
             method,
             to_fields(settings),
             prepared.to_dict(),
             seed,
             max_steps,
             precision,
-            _digest(training.images, unlabeled),
+            digest_of(training.images, unlabeled),
         )
-        _check_request(folder / "state", request, resume)
+        check_request(folder / "state", request, resume)
         train(
             model,
             training.images,
@@ -252,40 +236,6 @@ def first_of_pools(cases: tuple[Case, ...], first: dict[str, int]) -> tuple[Case
         for pool, count in first.items()
         for case in [case for case in cases if case.groups.get("pool") == pool][:count]
     )
-
-
-def _check_request(state: Path, request: _Request, resume: bool) -> None:
-    """Record what this fit asks for, or compare it with what a stopped one asked for."""
-    file = state / "request.json"
-    asked = json.loads(json.dumps(vars(request)))
-    if not resume:
-        # Without a saved step there is nothing to lose: the last attempt failed as it began.
-        if (state / "state.json").is_file():
-            raise InputError(
-                f"{state.parent} holds an unfinished run: resume it, or choose another folder"
-            )
-        write_text(file, json.dumps(asked, indent=2) + "\n")
-        return
-    try:
-        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else asked
-        differing = [name for name in asked if before.get(name) != asked[name]]
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if differing:
-        raise InputError(
-            f"{state.parent} was begun with another {differing[0]}: resuming needs the same data "
-            "and settings"
-        )
-    write_text(file, json.dumps(asked, indent=2) + "\n")
-
-
-def _digest(*parts: Tensor | None) -> str:
-    digest = hashlib.sha256()
-    for images in parts:
-        if images is not None:
-            for image in images:
-                digest.update(image.contiguous().numpy().data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

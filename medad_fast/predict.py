@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
-import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +16,14 @@ from torch import Tensor
 from medad_fast.baselines import NAMES
 from medad_fast.errors import DeviceError, InputError
 from medad_fast.folder_lock import folder_lock
-from medad_fast.io import Case, Image, Split, Study, load_study, read_mask, write_map
-from medad_fast.io.atomic import atomic_write, write_text
+from medad_fast.io import Case, Image, Split, Study, load_study, read_mask
+from medad_fast.io.atomic import write_text
+from medad_fast.io.dicom_results import MapOrigin, require_highdicom
 from medad_fast.leakage import check_unseen, known_pixels, pixel_digests
+from medad_fast.outputs import Results
+from medad_fast.patient_names import PatientNames
 from medad_fast.scores import (
+    FORMAT_VERSION,
     SOURCE_COLUMNS,
     ScoreRow,
     TableWriter,
@@ -33,6 +34,7 @@ from medad_fast.scores import (
     write_table,
 )
 from medad_fast.thresholds import at_target, p_value
+from medad_fast.versions import own_version, versions
 
 if TYPE_CHECKING:
     from medad_fast.checkpoint import Run
@@ -54,6 +56,7 @@ def predict(
     split: Split = "test",
     target_fpr: float | None = None,
     overlays: bool = False,
+    dicom_out: bool = False,
     keep_ids: bool = False,
     strict: bool = False,
     device: str | torch.device | None = None,
@@ -76,6 +79,9 @@ def predict(
             the run's own; the threshold is chosen anew on its validation scores.
         overlays: whether to draw each map over its image (``overlays/``, PNG). They show the
             images, with whatever is burned into them.
+        dicom_out: whether to write for each DICOM image a parametric map, a fractional
+            segmentation and secondary captures into its study (``dicom/``). They name the patient
+            as the image does: the standard demands it. Needs highdicom. See docs/outputs.md.
         keep_ids: whether ``scores.csv`` names patients as the data set does. Otherwise each is a
             hash with a random salt that is never stored: rows of one patient agree within one
             table, and neither a list of identifiers nor another table can be matched to it.
@@ -89,11 +95,14 @@ def predict(
         ``skipped_slices``.
 
     Raises:
-        InputError: there is nothing to score, or, if ``strict``, a file cannot be used.
+        InputError: there is nothing to score, or, if ``strict``, a file cannot be used, or
+            highdicom is not installed where ``dicom_out`` wants it.
         CheckpointError: the run is damaged.
         BusyError: another process writes to ``out``.
         DeviceError: no such device, too little memory, or the disk is full.
     """
+    if dicom_out:
+        require_highdicom()
     fitted = _run(run, device)
     thresholds = fitted.thresholds
     if target_fpr is not None:
@@ -106,10 +115,14 @@ def predict(
     with folder_lock(folder):
         for name in _FOLLOWS:
             (folder / name).unlink(missing_ok=True)
+        results = Results(
+            folder, fitted.pipeline.config.axis, _origin(fitted, thresholds), overlays, dicom_out
+        )
+        names = PatientNames(keep=keep_ids)
         known = known_pixels(fitted.splits)
-        scorer = _Scorer(fitted, thresholds, known, study, folder, overlays, keep_ids)
+        scorer = _Scorer(fitted, thresholds, known, study, results, names)
         _score_all(scorer, cases, strict, progress)
-        about = _about(scorer, study, len(cases), split, keep_ids)
+        about = _about(scorer, len(cases), split)
         write_text(folder / "predict.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
     return about
 
@@ -126,10 +139,15 @@ def _run(run: str | Path | Run, device: str | torch.device | None) -> Run:
     return run
 
 
+def _origin(run: Run, thresholds: dict[str, Any]) -> MapOrigin:
+    scale = thresholds["map"]
+    return MapOrigin(run.name, run.sha256, own_version(), scale["low"], scale["high"])
+
+
 def _score_all(
     scorer: _Scorer, cases: Sequence[Case], strict: bool, progress: Progress | None
 ) -> None:
-    folder = scorer.folder
+    folder = scorer.results.folder
     errors_path = folder / "errors.jsonl"
     with (
         write_table(folder / "scores.csv", score_columns()) as scores,
@@ -165,10 +183,8 @@ class _Scorer:
     known: dict[str, str]
     """Digests of the images that the run was fitted on."""
     study: Study
-    folder: Path
-    overlays: bool
-    keep_ids: bool
-    salt: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    results: Results
+    names: PatientNames
     images: int = 0
     skipped_slices: int = 0
     failed_files: int = 0
@@ -180,7 +196,8 @@ class _Scorer:
         image = self.run.pipeline.read(case.files)
         mask = None
         if case.mask is not None:
-            mask = self._sliced(read_mask(case.mask, image), image)
+            axis = self.run.pipeline.config.axis
+            mask = in_plane(read_mask(case.mask, image), image, axis)
         slices = self.run.pipeline(image)
         if not len(slices.images):
             self.skipped_slices += slices.skipped
@@ -189,9 +206,7 @@ class _Scorer:
             check_unseen(case.name, case.split, pixel_digests(slices.images), self.known)
         anomaly_scores, maps = self._predict(case, image, slices.images, slices.index)
         index = slices.index.tolist()
-        map_name = self._write_map(case, image, maps)
-        if self.overlays:
-            self._draw(case, image, maps, index)
+        map_name = self.results.write(case, image, maps, index)
         trivial = self.run.baselines.values(
             slices.images, _file_size(case, image).expand(len(index))
         )
@@ -230,7 +245,7 @@ class _Scorer:
             label = "abnormal" if mask[place].any() else "normal"
         return ScoreRow(
             path=case.name,
-            patient=case.patient if self.keep_ids else self._hash(case.patient),
+            patient=self.names(case.patient),
             slice=place,
             split=case.split,
             label=label,
@@ -241,40 +256,6 @@ class _Scorer:
             prediction="abnormal" if score > threshold else "normal",
             p_value=p_value(score, self.thresholds),
         )
-
-    def _sliced(self, stack: NDArray[Any], image: Image) -> NDArray[Any]:
-        return in_plane(stack, image, self.run.pipeline.config.axis)
-
-    def _hash(self, patient: str) -> str:
-        name = patient.encode("utf-8", "surrogateescape")
-        return hashlib.blake2b(name, key=self.salt, digest_size=8).hexdigest()
-
-    def _write_map(self, case: Case, image: Image, maps: NDArray[np.float32]) -> str:
-        written = write_map(self._place(f"maps/{case.name}"), maps, image)
-        return written.relative_to(self.folder).as_posix()
-
-    def _draw(
-        self, case: Case, image: Image, maps: NDArray[np.float32], index: Sequence[int]
-    ) -> None:
-        from PIL import Image as Picture
-
-        from medad_fast.overlay import overlay
-
-        scale = self.thresholds["map"]
-        shown, sliced = self._sliced(image.pixels, image), self._sliced(maps, image)
-        for place in index:
-            name = f"overlays/{case.name}.png"
-            if len(sliced) > 1:
-                name = f"overlays/{case.name}/{place:04d}.png"
-            pixels = overlay(shown[place], sliced[place], low=scale["low"], high=scale["high"])
-            with atomic_write(self._place(name)) as temporary:
-                Picture.fromarray(pixels).save(temporary)
-
-    def _place(self, name: str) -> Path:
-        """Where a result goes; a name from a manifest must not lead out of the folder."""
-        if ".." in PurePosixPath(name).parts:
-            raise InputError(f"{name}: a path below the data set expected")
-        return self.folder / name
 
 
 def _file_size(case: Case, image: Image) -> Tensor:
@@ -291,14 +272,17 @@ def _relative(path: Path, root: Path) -> str:
     return (absolute.relative_to(root.resolve()) if below else absolute).as_posix()
 
 
-def _about(
-    scorer: _Scorer, study: Study, files: int, split: Split, keep_ids: bool
-) -> dict[str, Any]:
+def _about(scorer: _Scorer, files: int, split: Split) -> dict[str, Any]:
     run = scorer.run
     return {
-        "format_version": 1,
-        "data": {"root": str(study.root.resolve()), "split": split},
-        "run": {"path": str(run.path.resolve()), "method": run.name, "seed": run.seed},
+        "format_version": FORMAT_VERSION,
+        "data": {"root": str(scorer.study.root.resolve()), "split": split},
+        "run": {
+            "path": str(run.path.resolve()),
+            "method": run.name,
+            "seed": run.seed,
+            "sha256": run.sha256,
+        },
         "published": run.published,
         "preprocess": run.pipeline.config.to_dict(),
         "thresholds": scorer.thresholds,
@@ -308,21 +292,7 @@ def _about(
             "images": scorer.images,
             "skipped_slices": scorer.skipped_slices,
         },
-        "patient_ids": "kept" if keep_ids else "hashed",
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    from importlib import metadata
-
-    try:
-        own = metadata.version("medad-fast")
-    except metadata.PackageNotFoundError:
-        own = "0+uninstalled"
-    return {
-        "medad_fast": own,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
+        "dicom_results": scorer.results.dicom_sources,
+        "patient_ids": "kept" if scorer.names.kept else "hashed",
+        "versions": versions(),
     }

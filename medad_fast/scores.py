@@ -19,6 +19,7 @@ from medad_fast.io.orientation import Axis, geometry_of
 from medad_fast.io.study import Label
 
 __all__ = [
+    "FORMAT_VERSION",
     "SOURCE_COLUMNS",
     "ScoreRow",
     "TableWriter",
@@ -30,6 +31,10 @@ __all__ = [
     "source_cells",
     "write_table",
 ]
+
+FORMAT_VERSION = 2
+"""Of a folder of predictions, in its ``predict.json``. Some of version 1 lack the column
+``p_value``."""
 
 Verdict = Literal["normal", "abnormal"]
 
@@ -174,9 +179,14 @@ def read_scores(path: Path) -> list[ScoreRow]:
     """Read ``scores.csv``.
 
     Raises:
-        InputError: not such a table; names the line and the column.
+        InputError: not such a table, or one of an older release; names the line and the column.
     """
     table = _read(path)
+    if tuple(table[0]) == tuple(name for name in score_columns() if name != "p_value"):
+        raise InputError(
+            f"{path}: was written by an older medad-fast, without the column p_value; run "
+            "medad predict again"
+        )
     if tuple(table[0]) != score_columns():
         raise InputError(f"{path}: the columns {','.join(score_columns())} expected")
     return [_row(path, line, cells) for line, cells in enumerate(table[1:], start=2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -57,9 +58,7 @@ def rehash(folder, *names):
     """Make the manifest agree with changed files, as an attacker or a careless tool would."""
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in names:
-        manifest["files"][name] = checkpoint.hashlib.sha256(
-            (folder / name).read_bytes()
-        ).hexdigest()
+        manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -117,11 +116,71 @@ def test_every_missing_file_is_noticed_and_named(name, folder):
         load(folder)
 
 
-def test_a_newer_format_is_refused_in_words(folder):
+def change_manifest(folder, **changes):
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
-    with pytest.raises(CheckpointError, match=r"version 2.*reads version 1.*newer medad-fast"):
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+def as_version_1(folder, *without):
+    """What releases before the version was raised wrote."""
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    for name in without:
+        (folder / name).unlink()
+        del files[name]
+    change_manifest(folder, format_version=1, files=files)
+
+
+def test_a_newer_format_is_refused_in_words(folder):
+    newer = checkpoint.FORMAT_VERSION + 1
+    change_manifest(folder, format_version=newer)
+    message = rf"version {newer}.*reads versions 1 to {newer - 1}.*newer medad-fast"
+    with pytest.raises(CheckpointError, match=message):
         load(folder)
+
+
+@pytest.mark.parametrize("version", [0, -1, "2", 1.5, None, True])
+def test_what_is_no_format_version_is_refused(folder, version):
+    change_manifest(folder, format_version=version)
+    with pytest.raises(
+        CheckpointError, match=r"manifest\.json is damaged: .* is no format version"
+    ):
+        load(folder)
+
+
+@pytest.mark.parametrize("without", [(), ("training_outliers.json",)])
+def test_a_run_of_version_1_scores_as_it_did(folder, without):
+    images = discs(5, seed=4)
+    before = load(folder).score(images).anomaly_score
+    as_version_1(folder, *without)
+    run = load(folder)
+    assert torch.equal(run.score(images).anomaly_score, before)
+    assert run.training_outliers == ()
+
+
+def test_a_run_of_version_1_without_calibration_says_what_it_lacks(folder):
+    thresholds = json.loads((folder / "thresholds.json").read_text())
+    del thresholds["score"]["calibration"]
+    (folder / "thresholds.json").write_text(json.dumps(thresholds))
+    rehash(folder, "thresholds.json")
+    as_version_1(folder, "training_outliers.json")
+    with pytest.raises(CheckpointError, match=r"version 1.*p-values.*fit it again") as caught:
+        load(folder)
+    assert "damaged" not in str(caught.value)
+
+
+def test_the_list_of_outliers_is_missed_in_version_2(folder):
+    as_version_1(folder, "training_outliers.json")
+    change_manifest(folder, format_version=2)
+    with pytest.raises(CheckpointError, match=r"must list .*training_outliers\.json"):
+        load(folder)
+
+
+def test_a_run_is_told_by_the_sha256_of_its_manifest(folder, saved):
+    own = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    assert load(folder).sha256 == own
+    (folder / "log.jsonl").write_text("{}\n")
+    rehash(folder, "log.jsonl")
+    assert load(folder).sha256 != own == load(saved).sha256
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def predict(
     split: Literal["train", "validation", "test"] = "test",
     target_fpr: float | None = None,
     overlays: Annotated[bool, Parameter(negative=())] = False,
+    dicom_out: Annotated[bool, Parameter(negative=())] = False,
     keep_ids: Annotated[bool, Parameter(negative=())] = False,
     strict: Annotated[bool, Parameter(negative=())] = False,
     device: str = "auto",
@@ -46,6 +47,10 @@ def predict(
         Share of normal images that may be called abnormal, if not the run's own.
     overlays:
         Also draw each map over its image. These pictures show the patients' images.
+    dicom_out:
+        Also write each DICOM image's map into its study: a parametric map, a segmentation and
+        secondary captures, in dicom/. They name the patient as the image does. Needs highdicom:
+        pip install "medad-fast[dicom]".
     keep_ids:
         Name patients as the data set does, not by a salted hash.
     strict:
@@ -63,6 +68,7 @@ def predict(
             split=split,
             target_fpr=target_fpr,
             overlays=overlays,
+            dicom_out=dicom_out,
             keep_ids=keep_ids,
             strict=strict,
             device=device,
@@ -74,6 +80,8 @@ def predict(
     if counts["skipped_slices"]:
         say(f"Skipped {counts['skipped_slices']} nearly empty slices.")
     say(f"Scores: {out / 'scores.csv'}")
+    if dicom_out:
+        say(f"DICOM results of {about['dicom_results']} files: {out / 'dicom'}")
     if counts["failed_files"]:
         warn(f"{counts['failed_files']} files could not be used; see {out / 'errors.jsonl'}")
         return SOME_FILES_FAILED

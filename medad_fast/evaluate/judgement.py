@@ -14,7 +14,7 @@ from medad_fast.errors import InputError
 from medad_fast.evaluate.aggregate import Rule, rule_named
 from medad_fast.evaluate.figures import Items, Resampler, Sample
 from medad_fast.evaluate.slices import SliceData, number_in_order, read_slices
-from medad_fast.scores import ScoreRow, read_scores
+from medad_fast.scores import FORMAT_VERSION, ScoreRow, read_scores
 from medad_fast.thresholds import choose
 
 __all__ = [
@@ -253,4 +253,11 @@ def _about(folder: Path) -> dict[str, Any]:
             if not isinstance(found, dict) or name not in found:
                 raise InputError(f"{path}: the entry {'.'.join(entries[:depth])} is missing")
             found = found[name]
+    version = about.get("format_version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise InputError(
+            f"{path}: has format version {version!r}, this release reads versions 1 to "
+            f"{FORMAT_VERSION}: evaluate it with the medad-fast that wrote it, or run medad "
+            "predict again"
+        )
     return dict(about)

@@ -24,6 +24,7 @@ from medad_fast.io.dicom_pixels import GREY, check_header, decoded_frames
 from medad_fast.io.image import Image, Provenance
 from medad_fast.io.limits import check_size, naming
 from medad_fast.io.orientation import slice_spacing_mm
+from medad_fast.io.quiet import quiet
 
 __all__ = ["read_dicom", "read_dicom_series"]
 
@@ -91,8 +92,7 @@ def read_dicom_series(paths: Sequence[Path], *, voi_window: bool = False) -> Ima
 def _read_frames(path: Path, voi_window: bool) -> list[_Frame]:
     dataset = open_dataset(path)
     # The texts of pydicom's warnings and errors quote values of the file.
-    with naming(path, "a DICOM image", tell=False), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with naming(path, "a DICOM image", tell=False), quiet():
         count = check_header(path, dataset)
         stored = decoded_frames(path, dataset, count)
         grey = str(dataset.PhotometricInterpretation) in GREY

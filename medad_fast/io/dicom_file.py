@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from medad_fast.io.limits import (
     naming,
     regular_file_size,
 )
+from medad_fast.io.quiet import quiet
 
 __all__ = ["HEADER_TAGS", "MAX_INFLATED_BYTES", "open_dataset"]
 
@@ -58,15 +59,15 @@ class _Clamped(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def open_dataset(path: Path, *, header_only: bool = False) -> Any:
+def open_dataset(path: Path, *, tags: Sequence[str] | None = None) -> Any:
     """Parse a DICOM file into a pydicom dataset.
 
-    Pydicom's warnings quote values of the file, which may identify a patient, so they are dropped,
-    as are the texts of its exceptions.
+    What pydicom warns of and logs is dropped (:func:`medad_fast.io.quiet.quiet`), and so are the
+    texts of its exceptions, which quote values too.
 
     Args:
         path: the file.
-        header_only: stop before the pixels and keep ``HEADER_TAGS`` only.
+        tags: stop before the pixels and keep only these keywords, e.g. ``HEADER_TAGS``.
 
     Raises:
         InputError: not DICOM, or damaged.
@@ -75,28 +76,27 @@ def open_dataset(path: Path, *, header_only: bool = False) -> Any:
     size = regular_file_size(path)
     if size > 2 * MAX_DECODED_BYTES:
         raise LimitError(f"{path}: has {size} bytes, at most {2 * MAX_DECODED_BYTES} are read")
-    with naming(path, "a DICOM file", tell=False), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with naming(path, "a DICOM file", tell=False), quiet():
         with _Clamped(path, size) as file:
             start = file.read(144)
             if start[128:132] != b"DICM":
                 raise InputError(f"{path}: is not a DICOM file (no DICM at byte 128)")
             file.seek(0)
-            dataset = _parse(path, file, start, header_only)
+            dataset = _parse(path, file, start, tags)
         _check_lengths(path, dataset)
     return dataset
 
 
-def _parse(path: Path, file: _Clamped, start: bytes, header_only: bool) -> Any:
+def _parse(path: Path, file: _Clamped, start: bytes, tags: Sequence[str] | None) -> Any:
     import pydicom
     from pydicom.filereader import read_file_meta_info
 
     syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
     if syntax == "":
         raise InputError(f"{path}: lacks the tag TransferSyntaxUID")
-    options: dict[str, Any] = {"stop_before_pixels": header_only}
-    if header_only:
-        options["specific_tags"] = HEADER_TAGS
+    options: dict[str, Any] = {}
+    if tags is not None:
+        options = {"stop_before_pixels": True, "specific_tags": list(tags)}
     if syntax != _DEFLATED:
         return pydicom.dcmread(file, **options)
 

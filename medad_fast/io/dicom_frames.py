@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LookupTable", "frame_headers", "plane_spacing_mm"]
+__all__ = ["SPACINGS", "LookupTable", "frame_headers", "grouping_tags", "plane_spacing_mm"]
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 _MACROS = {
-    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     "PlanePositionSequence": ("ImagePositionPatient",),
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
@@ -47,7 +47,14 @@ class LookupTable:
     """Values from there on; stored values beyond the last take the last."""
 
 
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Where the distance of rows and columns may stand, the best first."""
+
+
+def grouping_tags() -> tuple[str, ...]:
+    """The keywords that :func:`frame_headers` reads, but for tables of grey levels."""
+    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    return (*_TAGS, *groups, "GridFrameOffsetVector")
 
 
 def frame_headers(dataset: Any, count: int) -> list[dict[str, Any]]:
@@ -109,7 +116,7 @@ def plane_spacing_mm(header: dict[str, Any]) -> tuple[float, float, float] | Non
 
     Radiographs tell the spacing on the detector or on the film instead of in the patient.
     """
-    spacing = next((header[tag] for tag in _SPACINGS if header.get(tag)), None)
+    spacing = next((header[tag] for tag in SPACINGS if header.get(tag)), None)
     if spacing is None or isinstance(spacing, str) or len(spacing) != 2:
         return None
     thickness = float(header.get("SliceThickness") or 1.0)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from medad_fast.errors import InputError, MedadError
-from medad_fast.io.dicom_file import open_dataset
+from medad_fast.io.dicom_file import HEADER_TAGS, open_dataset
 from medad_fast.io.dicom_geometry import place_of, stacked_geometry
 from medad_fast.io.dicom_pixels import GREY
 from medad_fast.io.limits import MAX_FRAMES
+from medad_fast.io.quiet import quiet
 from medad_fast.io.walk import is_dicom
 
 __all__ = ["FileGroup", "group_files", "patient_of"]
@@ -44,11 +45,12 @@ def group_files(paths: Sequence[Path]) -> list[FileGroup]:
     what is wrong with it.
     """
     series: dict[object, list[_Member]] = {}
-    for path in paths:
-        header = _header(path)
-        uid = "" if header is None else str(header.get("SeriesInstanceUID", "") or "")
-        series.setdefault(uid or path, []).append((path, header))
-    groups = [group for members in series.values() for group in _stacks(members, _PARTINGS)]
+    with quiet():  # values are converted, and complained of, as they are asked for
+        for path in paths:
+            header = _header(path)
+            uid = "" if header is None else str(header.get("SeriesInstanceUID", "") or "")
+            series.setdefault(uid or path, []).append((path, header))
+        groups = [group for members in series.values() for group in _stacks(members, _PARTINGS)]
     return sorted(groups, key=lambda group: group.files[0])
 
 
@@ -100,7 +102,7 @@ def _header(path: Path) -> Any:
     if not is_dicom(path):
         return None
     try:
-        return open_dataset(path, header_only=True)
+        return open_dataset(path, tags=HEADER_TAGS)
     except MedadError:
         return None
 

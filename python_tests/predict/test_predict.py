@@ -309,3 +309,29 @@ def test_scores_are_written_with_all_their_digits(run: Run, study: Path, tmp_pat
     predict(run, study, tmp_path / "out")
     scores = [row.anomaly_score for row in read_scores(tmp_path / "out/scores.csv")]
     assert all(float(np.float32(score)) == score for score in scores)
+
+
+def test_predictions_without_p_values_say_that_they_are_old(
+    run: Run, study: Path, tmp_path: Path
+) -> None:
+    predict(run, study, tmp_path / "out")
+    path = tmp_path / "out/scores.csv"
+    lines = [line.rpartition(",")[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"older medad-fast.*p_value.*medad predict again"):
+        evaluate(tmp_path / "out", resamples=2)
+
+
+@pytest.mark.parametrize(("version", "works"), [(1, True), (2, True), (3, False), (None, False)])
+def test_predictions_of_a_version_that_is_not_read_say_so(
+    run: Run, study: Path, tmp_path: Path, version: int | None, works: bool
+) -> None:
+    about = predict(run, study, tmp_path / "out")
+    assert about["format_version"] == 2
+    path = tmp_path / "out/predict.json"
+    path.write_text(json.dumps({**about, "format_version": version}), encoding="utf-8")
+    if works:
+        evaluate(tmp_path / "out", resamples=2)
+    else:
+        with pytest.raises(InputError, match=rf"format version {version}, .*reads versions 1 to 2"):
+            evaluate(tmp_path / "out", resamples=2)

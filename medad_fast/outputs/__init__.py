@@ -1,0 +1,5 @@
+"""What predicting writes of each image besides its scores: maps, overlays and DICOM objects."""
+
+from medad_fast.outputs.results import Results
+
+__all__ = ["Results"]
