@@ -253,7 +253,7 @@ def _about(folder: Path) -> dict[str, Any]:
             if not isinstance(found, dict) or name not in found:
                 raise InputError(f"{path}: the entry {'.'.join(entries[:depth])} is missing")
             found = found[name]
-    version = about.get("format_version")
+    version = about.get("format_version", 1)
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise InputError(
             f"{path}: has format version {version!r}, this release reads versions 1 to "
