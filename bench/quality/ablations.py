@@ -38,7 +38,8 @@ def _patchcl(label: str, **settings: Any) -> Variant:
 
 
 def _ddad(score: str, label: str, share: float | None = None) -> Variant:
-    return Variant("ddad", {"score": score}, share=share, label=label)
+    as_published = {"image_score": "mean", "refinement_error": False}
+    return Variant("ddad", {"score": score, **as_published}, share=share, label=label)
 
 
 ABLATIONS = (
