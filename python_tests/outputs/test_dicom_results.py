@@ -15,7 +15,6 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom import config as pydicom_config
-from python_tests.test_predict import Brightness, make_run
 
 from medad_fast import predict
 from medad_fast.checkpoint import Run
@@ -38,6 +37,7 @@ from python_tests.outputs.sources import (
     radiograph,
     series,
 )
+from python_tests.predict.brightness import Brightness, make_run
 
 PLACED: dict[str, Callable[[Path], Any]] = {
     "axial": lambda folder: series(folder),
