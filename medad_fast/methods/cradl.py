@@ -3,8 +3,7 @@
 Source: Lueth, Zimmerer, Koehler, Jaeger, Isensee, Petersen, Maier-Hein, "CRADL: Contrastive
 Representations for Unsupervised Anomaly Detection and Localization", arXiv 2301.02126 (2023). Its
 own repository is gone; "the code" below is what the same group's MIC-DKFZ/cOOpD holds of it in its
-first commits, and values are that code's defaults. The paper's tables could not be read, so which
-of them it reports is open.
+first commits, and values are that code's defaults. The paper's tables could not be read.
 """
 
 from __future__ import annotations
@@ -53,6 +52,7 @@ class CRADLConfig:
     noise_sigma: float = 0.033
     squares: int = 3  # most per view; see compat
     square_side: float = 0.5  # largest, as a share of the image's side
+    unit_latents: bool = False  # Departs when true: lengths of latents do not count
     density: Literal["gmm", "flow"] = "gmm"  # the code fits four mixtures and the flow
     # Departs with several numbers: of mixtures with so many components that is taken which gives
     # held-out normal images the highest likelihood; the code reports each.
@@ -222,7 +222,7 @@ class CRADL(Method):
             evaluating(self.encoder),
         ):
             given = images.detach().float().clone().requires_grad_()
-            scores = self._negative_log_likelihood(self.encoder(given))
+            scores = self._negative_log_likelihood(self._encode(given))
             (gradient,) = torch.autograd.grad(scores.sum(), given)
         scores = scores.detach().float()
         with torch.no_grad():
@@ -261,8 +261,13 @@ class CRADL(Method):
     def _latents(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         for images in batches:
             with evaluating(self.encoder):
-                latents = self.encoder(images.float())
+                latents = self._encode(images.float())
             yield latents
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """What the density is one of, ``(B, latent_dim)``."""
+        latents: Tensor = self.encoder(images)
+        return F.normalize(latents, dim=1) if self.config.unit_latents else latents
 
     def _view(self, images: Tensor, squares: bool = True) -> Tensor:
         c = self.config

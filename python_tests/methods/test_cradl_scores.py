@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from medad_fast.methods.scoring import foreground, score_images
 from medad_fast.ops import smooth_saliency
@@ -125,3 +126,24 @@ def test_predicting_uses_and_keeps_the_norms_of_training_also_in_training_mode()
     assert method.encoder.training
     assert all(map(torch.equal, found, expected))
     assert all(torch.equal(value, state[name]) for name, value in method.state_dict().items())
+
+
+@pytest.mark.parametrize("density", [{}, FLOW])
+def test_lengths_of_unit_latents_do_not_count(density):
+    def scores(factor, **settings):
+        """Of a method whose encoder gives latents of other lengths from image to image."""
+        method = fitted(**density, **settings)
+        method.encoder = Lengthened(method.encoder, factor)
+        return method.predict(discs(5, seed=3)).anomaly_score
+
+    torch.testing.assert_close(scores(3.0, unit_latents=True), scores(1.0, unit_latents=True))
+    assert not torch.allclose(scores(3.0), scores(1.0))
+
+
+class Lengthened(nn.Module):
+    def __init__(self, encoder, factor):
+        super().__init__()
+        self.encoder, self.factor = encoder, factor
+
+    def forward(self, images):
+        return self.factor * self.encoder(images)
