@@ -23,9 +23,15 @@ import torch
 
 from bench.quality.ablations import ABLATIONS, ablation_fits, outcomes
 from bench.quality.page import RESULTS
-from bench.quality.plan import BUDGET_SECONDS, Fit, missing, plan
+from bench.quality.plan import Fit, missing, plan
 from bench.quality.pooled import pool
-from bench.quality.record import Record, load_records, make_record, record_path
+from bench.quality.record import (
+    Record,
+    load_records,
+    make_record,
+    over_budget,
+    record_path,
+)
 from bench.quality.sets import SETS
 from bench.quality.tables import outcome_lines, set_table
 from medad_fast.errors import MedadError
@@ -93,9 +99,9 @@ def run(fits: Sequence[Fit], work: Path, results: Path) -> int:
 def _line(record: Record) -> str:
     figures = [record["metrics"]["image"]["auroc"], record["metrics"]["pixel"]["average_precision"]]
     image, pixel = (pool([each]) for each in figures)
-    seconds = record["fit_seconds"]
-    late = seconds is not None and seconds > BUDGET_SECONDS and record["hours"] is None
-    return f"image AUROC {image}, pixel AP {pixel}" + (" OVER THE BUDGET" if late else "")
+    return f"image AUROC {image}, pixel AP {pixel}" + (
+        " OVER THE BUDGET" if over_budget(record) else ""
+    )
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:

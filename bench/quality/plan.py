@@ -17,10 +17,11 @@ from medad_fast.methods import PLACES, config_class, list_methods
 from medad_fast.methods.config import from_fields, to_fields
 from medad_fast.recipes import Recipe, load_recipe
 
-__all__ = ["BUDGET_SECONDS", "Fit", "Variant", "available", "missing", "plan"]
+__all__ = ["BUDGET_CORES", "BUDGET_SECONDS", "Fit", "Variant", "available", "missing", "plan"]
 
 BUDGET_SECONDS = 180.0
 """Of a fit on two cores, with the recipes as they are."""
+BUDGET_CORES = 2
 
 SHARED_CODE = ("medad_fast.training", "medad_fast.preprocess.pipeline", "medad_fast.baselines")
 

@@ -16,13 +16,21 @@ import torch
 
 import medad_fast
 from bench.harness.machine import OtherProcesses, processor
-from bench.quality.plan import Fit
+from bench.quality.plan import BUDGET_CORES, BUDGET_SECONDS, Fit
 from bench.quality.sets import content_digest
 from medad_fast.evaluate.metrics import auroc, rank
 from medad_fast.io.atomic import write_text
 from medad_fast.scores import ScoreRow, read_scores
 
-__all__ = ["FORMAT", "Record", "load_records", "make_record", "record_path"]
+__all__ = [
+    "FORMAT",
+    "Record",
+    "core_seconds",
+    "load_records",
+    "make_record",
+    "over_budget",
+    "record_path",
+]
 
 Record = dict[str, Any]
 FORMAT = 1
@@ -99,6 +107,18 @@ def load_records(results: Path) -> list[Record]:
         if isinstance(record, dict) and record.get("format") == FORMAT:
             records.append(record)
     return records
+
+
+def core_seconds(record: Record) -> float | None:
+    """Of the fit: its threads times its time, with whatever else ran; ``None`` where not known."""
+    seconds = record["fit_seconds"]
+    return None if seconds is None else float(seconds * record["threads"])
+
+
+def over_budget(record: Record) -> bool:
+    """Whether the fit, with a recipe's schedule, took more than two cores have in three minutes."""
+    spent = core_seconds(record)
+    return spent is not None and record["hours"] is None and spent > BUDGET_CORES * BUDGET_SECONDS
 
 
 def _scores(rows: Iterable[ScoreRow]) -> dict[str, list[Any]]:

@@ -7,9 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from bench.quality.ablations import Outcome
-from bench.quality.plan import BUDGET_SECONDS
 from bench.quality.pooled import Pooled, pool
-from bench.quality.record import Record
+from bench.quality.record import Record, core_seconds, over_budget
 from medad_fast.methods import BASELINES, list_methods
 
 __all__ = ["best_trivial", "kind_table", "outcome_lines", "set_table", "table_row"]
@@ -20,7 +19,7 @@ def set_table(records: Sequence[Record]) -> list[str]:
     if not records:
         return ["No records of the present code."]
     lines = [
-        "| method | seeds | image AUROC | image AP | pixel AP | AUPRO | parameters | fit, s |",
+        "| method | seeds | image AUROC | image AP | pixel AP | AUPRO | parameters | fit, core s |",
         "| --- | ---: | --- | --- | --- | --- | ---: | ---: |",
     ]
     order = {name: place for place, name in enumerate(list_methods())}
@@ -43,7 +42,7 @@ def set_table(records: Sequence[Record]) -> list[str]:
                     str(len(rows)),
                     *("" if each is None else str(each) for each in figures),
                     f"{rows[0]['parameters'] / 1e6:.2f} M",
-                    _seconds(rows),
+                    _longest(rows),
                 ]
             )
         )
@@ -109,13 +108,12 @@ def _seeds(records: Sequence[Record]) -> int:
     return len({record["seed"] for record in records})
 
 
-def _seconds(rows: Sequence[Record]) -> str:
-    known: list[float] = [row["fit_seconds"] for row in rows if row["fit_seconds"] is not None]
+def _longest(rows: Sequence[Record]) -> str:
+    """Core seconds of the fit that took the most."""
+    known = [spent for row in rows if (spent := core_seconds(row)) is not None]
     if not known:
         return "not known"
-    longest = max(known)
-    late = longest > BUDGET_SECONDS and rows[0]["hours"] is None
-    return f"{longest:.0f}" + (" (over)" if late else "")
+    return f"{max(known):.0f}" + (" (over)" if any(map(over_budget, rows)) else "")
 
 
 def _mean(values: Sequence[Any]) -> str:

@@ -13,7 +13,7 @@ from bench.quality import page, plan, sets, tables
 from bench.quality.ablations import ABLATIONS, Ablation, Outcome, ablation_fits, outcomes
 from bench.quality.plan import Fit, Variant
 from bench.quality.pooled import Pooled, difference, pool
-from bench.quality.record import load_records
+from bench.quality.record import core_seconds, load_records, over_budget
 from bench.quality.sets import SETS
 from python_tests.bench.quality_fits import fit_of
 
@@ -159,6 +159,23 @@ def test_a_fit_leaves_one_record_and_nothing_large(run, capsys):
     said = capsys.readouterr().out
     assert "done before" in said
     assert "pca16 (trivial)" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "threads", "hours", "over"),
+    [
+        (170.0, 2, None, False),
+        (190.0, 2, None, True),
+        (350.0, 1, None, False),
+        (370.0, 1, None, True),
+        (3000.0, 2, 1.0, False),
+        (None, 2, None, False),
+    ],
+)
+def test_the_budget_is_three_minutes_of_two_cores(seconds, threads, hours, over):
+    record = {"fit_seconds": seconds, "threads": threads, "hours": hours}
+    assert over_budget(record) is over
+    assert core_seconds(record) == (None if seconds is None else seconds * threads)
 
 
 def test_a_set_is_built_once_and_known_by_its_pictures(run):
