@@ -122,7 +122,7 @@ def predict(
         known = known_pixels(fitted.splits)
         scorer = _Scorer(fitted, thresholds, known, study, results, names)
         _score_all(scorer, cases, strict, progress)
-        about = _about(scorer, len(cases), split)
+        about = _about(scorer, len(cases), split, _manifest(data))
         write_text(folder / "predict.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
     return about
 
@@ -272,11 +272,19 @@ def _relative(path: Path, root: Path) -> str:
     return (absolute.relative_to(root.resolve()) if below else absolute).as_posix()
 
 
-def _about(scorer: _Scorer, files: int, split: Split) -> dict[str, Any]:
+def _manifest(data: str | Path) -> str | None:
+    """The name of the table in the data set's root that lists its images, where there is one."""
+    path = Path(data)
+    if path.is_dir():
+        path = path / "manifest.csv"
+    return path.name if path.suffix == ".csv" and path.is_file() else None
+
+
+def _about(scorer: _Scorer, files: int, split: Split, manifest: str | None) -> dict[str, Any]:
     run = scorer.run
     return {
         "format_version": FORMAT_VERSION,
-        "data": {"root": str(scorer.study.root.resolve()), "split": split},
+        "data": {"root": str(scorer.study.root.resolve()), "split": split, "manifest": manifest},
         "run": {
             "path": str(run.path.resolve()),
             "method": run.name,

@@ -47,6 +47,8 @@ class Predictions:
     about: dict[str, Any]
     """``predict.json``."""
     rows: list[ScoreRow]
+    manifest: Path | None = None
+    """The table that lists the data set, where it has one."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,10 @@ def read_predictions(folder: str | Path, data: str | Path | None = None) -> Pred
     if not rows:
         raise InputError(f"{folder / 'scores.csv'}: at least one scored slice expected, got none")
     given = Path(data) if data is not None else Path(about["data"]["root"])
-    return Predictions(folder, given.parent if given.is_file() else given, about, rows)
+    root = given.parent if given.is_file() else given
+    listed = given if given.is_file() else root / (about["data"].get("manifest") or "manifest.csv")
+    known = listed.suffix == ".csv" and listed.is_file()
+    return Predictions(folder, root, about, rows, listed if known else None)
 
 
 def judge(predictions: Predictions, aggregation: Aggregation, resampler: Resampler) -> Judgement:

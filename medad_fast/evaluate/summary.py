@@ -20,6 +20,7 @@ from medad_fast.evaluate.judgement import (
 )
 from medad_fast.evaluate.metrics import oracle_dice
 from medad_fast.evaluate.slices import MAP_PERCENTILE, SliceData
+from medad_fast.evaluate.subgroups import read_groups, subgroups
 from medad_fast.evaluate.tables import write_level_tables
 from medad_fast.io.atomic import write_text
 from medad_fast.scores import read_columns
@@ -81,6 +82,7 @@ def evaluate(
         "threshold": _thresholds(predictions, judged, writer),
         "maps": _maps(predictions.about["thresholds"], judged.slices),
         "oracle": _oracle(judged, writer),
+        "subgroups": _subgroups(predictions, resampler),
         "aggregate": {"volume": aggregation.volume, "patient": aggregation.patient},
         "bootstrap": {
             "resamples": resamples,
@@ -147,6 +149,19 @@ def _baselines(
             samples = resampler.scores(images.with_scores(scores))
             figures[name] = writer.figures(f"baselines.{name}", samples, RANKING)
     return figures
+
+
+def _subgroups(predictions: Predictions, resampler: Resampler) -> dict[str, Any]:
+    """Figures of the groups that the data set's manifest tells; without one there are none."""
+    if predictions.manifest is None:
+        return subgroups((), {}, resampler)
+    try:
+        groups = read_groups(predictions.manifest)
+    except InputError:
+        # Its message tells where the data set lies, which is nobody else's business.
+        reason = f"{predictions.manifest.name} cannot be read any more"
+        return {**subgroups((), {}, resampler), "reason": reason}
+    return subgroups(predictions.rows, groups, resampler)
 
 
 def _counts(predictions: Predictions, judged: Judgement) -> dict[str, Any]:

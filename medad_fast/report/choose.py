@@ -1,70 +1,105 @@
-"""Which slices a page shows: by a rule that is printed beside them, never by hand."""
+"""Which images a page shows: by a rule that is printed beside them, never by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TypeVar
 
 from medad_fast.scores import ScoreRow
 
-__all__ = ["Selection", "select"]
+__all__ = ["WORST", "Entry", "Selection", "in_halves", "select"]
 
-SPREAD = 6
-WORST = 4
+T = TypeVar("T")
+
+WORST = 12
+"""Files in each half of the reading list."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file to show, opened at one of its slices."""
+
+    rows: tuple[ScoreRow, ...]
+    """Its scored slices in their order."""
+    first: ScoreRow
+    """The slice that is shown first."""
+    alike: int = 1
+    """In the reading list: how many of its slices are errors of the same kind."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The slices of each part of the gallery."""
+    """What a page would show if it had room for everything."""
 
-    abnormal: list[ScoreRow]
-    normal: list[ScoreRow]
-    unlabeled: list[ScoreRow]
-    false_positives: list[ScoreRow]
-    """Normal slices with the highest scores, of those above the threshold."""
-    false_negatives: list[ScoreRow]
-    """Abnormal slices with the lowest scores, of those not above the threshold."""
-
-    def all(self) -> list[ScoreRow]:
-        """All slices, each once."""
-        rows = [
-            *self.abnormal,
-            *self.normal,
-            *self.unlabeled,
-            *self.false_positives,
-            *self.false_negatives,
-        ]
-        return list({(row.path, row.slice): row for row in rows}.values())
+    false_positives: list[Entry]
+    """Files with normal slices above the threshold, highest score first."""
+    false_negatives: list[Entry]
+    """Files with abnormal slices not above the threshold, lowest score first."""
+    others: dict[str, list[Entry]]
+    """By label the files that are not in the reading list, the most important first: any beginning
+    of it is spread evenly over the scores."""
+    errors: tuple[int, int]
+    """How many files there are with false positives and with false negatives."""
 
 
 def select(rows: Sequence[ScoreRow]) -> Selection:
-    """Spread each class evenly over its scores, one slice a patient, and find the worst errors."""
-    normal = [row for row in rows if row.label == "normal"]
-    abnormal = [row for row in rows if row.label == "abnormal"]
-    missed = [row for row in abnormal if row.prediction == "normal"]
-    alarms = [row for row in normal if row.prediction == "abnormal"]
+    """Sort the scored files into a reading list of errors, and the others by label."""
+    files: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        files.setdefault(row.path, []).append(row)
+    alarms = [row for row in rows if row.label == "normal" and row.prediction == "abnormal"]
+    missed = [row for row in rows if row.label == "abnormal" and row.prediction == "normal"]
+    positives = _by_file(sorted(alarms, key=_score, reverse=True), files)
+    negatives = _by_file(sorted(missed, key=_score), files)
+    read = {entry.first.path for entry in (*positives[:WORST], *negatives[:WORST])}
+    others: dict[str, list[Entry]] = {"abnormal": [], "normal": [], "unlabeled": []}
+    for path, found in files.items():
+        if path not in read:
+            others[_label(found)].append(Entry(tuple(found), _shown_first(found)))
     return Selection(
-        abnormal=_spread(abnormal),
-        normal=_spread(normal),
-        unlabeled=_spread([row for row in rows if row.label == "unlabeled"]),
-        false_positives=sorted(alarms, key=_score, reverse=True)[:WORST],
-        false_negatives=sorted(missed, key=_score)[:WORST],
+        false_positives=positives[:WORST],
+        false_negatives=negatives[:WORST],
+        others={
+            label: in_halves(sorted(entries, key=lambda entry: _score(entry.first), reverse=True))
+            for label, entries in others.items()
+        },
+        errors=(len(positives), len(negatives)),
     )
 
 
-def _spread(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
-    """Highest score first. Of each patient the slice with the median score stands for all."""
-    by_patient: dict[str, list[ScoreRow]] = {}
-    for row in sorted(rows, key=_score):
-        by_patient.setdefault(row.patient, []).append(row)
-    middle = [group[len(group) // 2] for group in by_patient.values()]
-    if len(middle) < SPREAD:
-        middle = list(rows)
-    ordered = sorted(middle, key=_score, reverse=True)
-    places = np.linspace(0, len(ordered) - 1, min(SPREAD, len(ordered))).round().astype(int)
-    return [ordered[place] for place in places.tolist()]
+def in_halves(entries: Sequence[T]) -> list[T]:
+    """The first, the last, the middle, the quarters ...: any beginning is spread over the whole."""
+    places, seen = list[int](), set[int]()
+    count = len(entries)
+    steps = 1
+    while len(places) < count:
+        for part in range(steps + 1):
+            place = round(part * (count - 1) / steps)
+            if place not in seen:
+                seen.add(place)
+                places.append(place)
+        steps *= 2
+    return [entries[place] for place in places]
+
+
+def _by_file(ordered: Iterable[ScoreRow], files: dict[str, list[ScoreRow]]) -> list[Entry]:
+    errors: dict[str, list[ScoreRow]] = {}
+    for row in ordered:
+        errors.setdefault(row.path, []).append(row)
+    return [Entry(tuple(files[path]), found[0], len(found)) for path, found in errors.items()]
+
+
+def _label(rows: Sequence[ScoreRow]) -> str:
+    """A file is abnormal where one of its slices is."""
+    labels = {row.label for row in rows}
+    return next(label for label in ("abnormal", "normal", "unlabeled") if label in labels)
+
+
+def _shown_first(rows: Sequence[ScoreRow]) -> ScoreRow:
+    """The highest score, of the abnormal slices where there are any."""
+    ill = [row for row in rows if row.label == "abnormal"]
+    return max(ill or rows, key=_score)
 
 
 def _score(row: ScoreRow) -> tuple[float, str, int]:

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib import resources
 from os.path import relpath
 from pathlib import Path
 from typing import Any
 
 from medad_fast.errors import InputError
 from medad_fast.io.atomic import write_text
+from medad_fast.report import content
 from medad_fast.report.charts import curves, histogram
-from medad_fast.report.choose import select
-from medad_fast.report.pictures import Picture, colour_bar, draw
-from medad_fast.report.results import Results, read_results, read_slices
-from medad_fast.report.table import figure_text, published_rows, shown_levels, titled
-from medad_fast.scores import ScoreRow
+from medad_fast.report.gallery import Gallery, draw_gallery
+from medad_fast.report.pictures import STEPS, colour_bar
+from medad_fast.report.results import Results, read_results
+from medad_fast.report.table import figure_text, published_rows, titled
 
-__all__ = ["write_demo_report", "write_report"]
+__all__ = ["PICTURES", "write_demo_report", "write_report"]
 
-HISTOGRAM = (560.0, 200.0)
+PICTURES = 200
+"""Files that a page shows unless told otherwise."""
+DEMO_PICTURES = 24
+HISTOGRAM = (600.0, 84.0)
+
+_NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
-def write_report(dir: str | Path, *, data: str | Path | None = None, images: bool = True) -> Path:
-    """Write ``report.html`` into a folder of judged predictions.
+def write_report(
+    dir: str | Path,
+    *,
+    data: str | Path | None = None,
+    images: bool = True,
+    pictures: int = PICTURES,
+) -> Path:
+    """Write ``report.html`` into a folder of predictions, judged or not.
 
-    The page loads nothing from outside and can be sent as one file.
+    The page loads nothing from outside and can be sent as one file. Without ``metrics.json`` it
+    shows the scores and the pictures, and says how the rest is had. See docs/report.md.
 
     Args:
-        dir: where :func:`medad_fast.predict` and :func:`medad_fast.evaluate` wrote.
+        dir: where :func:`medad_fast.predict` and, for figures, :func:`medad_fast.evaluate` wrote.
         data: where the data set lies now, if it moved since.
-        images: whether to show slices of the patients' images.
+        images: whether to show the patients' images.
+        pictures: how many files to show at most, at least 1; fewer are shown, and it says so,
+            where they would make the page larger than 15 MB.
 
     Returns:
         Path of the page.
@@ -40,21 +58,43 @@ def write_report(dir: str | Path, *, data: str | Path | None = None, images: boo
     """
     folder = Path(dir)
     results = read_results(folder, None if data is None else Path(data))
+    metrics = results.metrics
+    gallery = None
+    if images and results.scale is not None:
+        gallery = draw_gallery({results.method: results}, pictures)
     width, height = HISTOGRAM
+    found = content.confusion(results.rows)
+    score = results.about["thresholds"]["score"]
+    judged: dict[str, Any] = {}
+    if metrics is not None:
+        judged = {
+            "tiles": content.tiles(metrics, found),
+            "levels": content.levels(metrics),
+            "baselines": content.baselines(metrics),
+            "strongest": content.strongest(metrics),
+            "published": published_rows(metrics),
+            "decisions": content.decisions(metrics, score),
+            "oracles": content.oracles(metrics),
+            "curves": curves(results.rows, metrics["bootstrap"]),
+        }
     text = _render(
         "report.html.j2",
-        title=f"{results.method} on {results.root.name}",
+        title=f"Anomaly detection with {results.method}",
         results=results,
-        metrics=results.metrics,
-        summary=_summary(results),
-        levels=_levels(results.metrics),
-        baselines=_baselines(results.metrics),
-        published=published_rows(results.metrics),
-        curves=curves(results.rows, seed=results.metrics["bootstrap"]["seed"]),
+        metrics=metrics,
+        counts=content.counts_of(results.rows),
+        confusion=found,
+        score=score,
+        facts=content.facts(results),
+        p_values=content.p_values(results.rows),
+        provenance=content.provenance(results),
+        failures=content.failures(results),
         histogram=histogram(results.rows, width=width, height=height),
-        gallery=_gallery(results) if images else None,
-        scale=results.scale,
-        colour_bar=colour_bar(),
+        plot=HISTOGRAM,
+        images=images,
+        gallery=gallery,
+        scales=_scales({results.method: results}),
+        judged=judged,
     )
     write_text(folder / "report.html", text)
     return folder / "report.html"
@@ -78,29 +118,32 @@ def write_demo_report(
     """
     page = Path(out)
     root = None if data is None else Path(data)
-    methods = {name: read_results(Path(folder), root) for name, folder in results.items()}
+    methods = {
+        name: read_results(Path(folder), root, judged=True) for name, folder in results.items()
+    }
     if not methods:
         raise InputError("results: at least one method expected, got none")
     first = next(iter(methods.values()))
     for name, other in methods.items():
-        if [_key(row) for row in other.rows] != [_key(row) for row in first.rows]:
+        if _scored(other) != _scored(first):
             raise InputError(f"{other.folder}: {name} was scored on other images than the others")
     text = _render(
         "demo.html.j2",
         title="Methods side by side",
         first=first,
+        counts=content.counts_of(first.rows),
         methods=methods,
         links={name: _link(page, found.folder / "report.html") for name, found in methods.items()},
-        table={name: _comparison(found.metrics) for name, found in methods.items()},
-        baselines=_baselines(first.metrics),
+        table={name: _comparison(found.metrics or {}) for name, found in methods.items()},
+        baselines=content.baselines(first.metrics or {}),
         gallery=_side_by_side(methods),
-        colour_bar=colour_bar(),
+        scales=_scales(methods),
     )
     write_text(page, text)
     return page
 
 
-def _render(template: str, **content: Any) -> str:
+def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -112,52 +155,22 @@ def _render(template: str, **content: Any) -> str:
     )
     environment.filters["figure"] = figure_text
     environment.filters["titled"] = titled
-    return environment.get_template(template).render(**content)
+    script = resources.files("medad_fast.report").joinpath("templates/behaviour.js").read_bytes()
+    # The policy of the page lets this script run, and no other.
+    values["script_digest"] = base64.b64encode(hashlib.sha256(script).digest()).decode("ascii")
+    values["script"] = script.decode("utf-8")
+    values |= {"colour_bar": colour_bar(), "steps": STEPS}
+    return _as_text(environment.get_template(template).render(**values))
 
 
-def _summary(results: Results) -> list[tuple[str, str]]:
-    about, counts = results.about, results.metrics["counts"]
-    versions, preprocess = about["versions"], about["preprocess"]
-    bootstrap = results.metrics["bootstrap"]
-    return [
-        ("Method", results.method),
-        ("Run", f"{about['run']['path']} (seed {about['run']['seed']})"),
-        ("Data", f"{about['data']['root']} ({about['data']['split']} split)"),
-        (
-            "Images",
-            f"{counts['images']} slices of {counts['patients']} patients: "
-            f"{counts['normal']} normal, {counts['abnormal']} abnormal"
-            + (f", {counts['unlabeled']} unlabeled" if counts["unlabeled"] else ""),
-        ),
-        (
-            "Left out",
-            f"{counts['skipped_slices']} nearly empty slices, "
-            f"{counts['failed_files']} files that could not be used",
-        ),
-        ("Seen at", f"{preprocess['image_size']} by {preprocess['image_size']} pixels"),
-        (
-            "Intervals",
-            f"95 %, {bootstrap['resamples']} bootstrap resamples of "
-            f"{bootstrap['unit']['image']}s, seed {bootstrap['seed']}",
-        ),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-    ]
+def _as_text(page: str) -> str:
+    """File names may hold bytes that are no text and characters that no page may hold."""
+    whole = page.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", whole)
 
 
-def _levels(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"level": title, "metric": titled(name), "figure": figure}
-        for level, title in shown_levels(metrics).items()
-        for name, figure in metrics[level].items()
-    ]
-
-
-def _baselines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"name": titled(name), "figures": figures}
-        for name, figures in metrics["baselines"].items()
-        if figures["auroc"]["value"] is not None
-    ]
+def _scales(methods: Mapping[str, Results]) -> dict[str, Any]:
+    return {name: found.scale for name, found in methods.items() if found.scale is not None}
 
 
 def _comparison(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -165,47 +178,14 @@ def _comparison(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [image["auroc"], image["average_precision"], pixel["average_precision"], pixel["aupro"]]
 
 
-def _gallery(results: Results) -> dict[str, list[Picture]] | None:
-    scale = results.scale
-    if scale is None:
-        return None
-    chosen = select(results.rows)
-    shown = read_slices(results, chosen.all())
-    pictures = {key: draw(one, scale) for key, one in shown.items()}
-
-    def of(rows: Sequence[ScoreRow]) -> list[Picture]:
-        return [pictures[_key(row)] for row in rows]
-
-    return {
-        "abnormal": of(chosen.abnormal),
-        "normal": of(chosen.normal),
-        "unlabeled": of(chosen.unlabeled),
-        "false_positives": of(chosen.false_positives),
-        "false_negatives": of(chosen.false_negatives),
-    }
+def _side_by_side(methods: Mapping[str, Results]) -> Gallery | None:
+    """The errors of the first method and a choice of the rest, with the maps of all."""
+    with_maps = {name: found for name, found in methods.items() if found.scale is not None}
+    return draw_gallery(with_maps, DEMO_PICTURES) if with_maps else None
 
 
-def _side_by_side(methods: Mapping[str, Results]) -> dict[str, list[dict[str, Picture]]]:
-    """For each slice that the first method's report shows, the pictures of all methods."""
-    chosen = select(next(iter(methods.values())).rows)
-    parts = {"abnormal": chosen.abnormal, "normal": chosen.normal}
-    wanted = [key for rows in parts.values() for key in map(_key, rows)]
-    drawn: dict[str, dict[tuple[str, int], Picture]] = {}
-    for name, results in methods.items():
-        scale = results.scale
-        if scale is None:
-            continue
-        rows = [row for row in results.rows if _key(row) in wanted]
-        shown = read_slices(results, rows)
-        drawn[name] = {key: draw(one, scale) for key, one in shown.items()}
-    return {
-        part: [{name: found[_key(row)] for name, found in drawn.items()} for row in rows]
-        for part, rows in parts.items()
-    }
-
-
-def _key(row: ScoreRow) -> tuple[str, int]:
-    return row.path, row.slice
+def _scored(results: Results) -> list[tuple[str, int]]:
+    return [(row.path, row.slice) for row in results.rows]
 
 
 def _link(page: Path, target: Path) -> str:

@@ -1,77 +1,120 @@
-"""Pixels as compact pictures inside the page, and outlines of masks as vector paths."""
+"""Pixels as compact pictures inside the page, and outlines of masks as vector paths.
+
+Of each slice there are two pictures: the image, and its map as a layer with transparency. The layer
+over black shows the colours of the map's scale, over the image the overlay, so that one slider
+fades from one to the other and nothing is stored twice.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.overlay import colour_map, colourise, grey_levels, overlay
+from medad_fast.overlay import colour_map, colourise, grey_levels
 from medad_fast.report.results import Scale, ShownSlice
+from medad_fast.scores import ScoreRow
 
-__all__ = ["LARGEST_SIDE", "Picture", "colour_bar", "draw"]
+__all__ = ["SIDES", "STEPS", "Picture", "colour_bar", "draw"]
 
-LARGEST_SIDE = 256
-"""Larger pictures are reduced: the report shows them at about this size."""
+SIDES = (512, 384, 256, 192, 128)
+"""Longest sides to try, until a picture fits into its share of the page. None is enlarged."""
+STEPS = 64
+"""Steps of the map's scale that a layer tells apart: less than an eye does, and far smaller."""
 
 
+@dataclass(frozen=True)
 class Picture:
-    """One row of a gallery: image, map and overlay of one slice, ready for the template."""
+    """One slice, ready for the template."""
 
-    def __init__(self, shown: ShownSlice, scale: Scale) -> None:
-        step = max(1, -(-max(shown.anomaly_map.shape) // LARGEST_SIDE))
-        pixels = _reduced(shown.pixels, step)
-        anomaly_map = _reduced(shown.anomaly_map, step)
-        grey = {"darkest": shown.darkest, "brightest": shown.brightest}
-        self.row = shown.row
-        self.height, self.width = anomaly_map.shape
-        self.ratio = self.width / (self.height * shown.aspect)
-        """Width over height as shown."""
-        self.image = _data_uri(grey_levels(pixels, **grey))
-        self.map = _data_uri(
-            colourise(anomaly_map, low=scale.low, high=scale.high), palette=colour_map()
-        )
-        self.overlay = _data_uri(
-            overlay(pixels, anomaly_map, low=scale.low, high=scale.high, **grey)
-        )
-        self.outline = ""
-        if shown.mask is not None and shown.mask.any():
-            self.outline = _outline(_reduced(shown.mask.astype(np.float64), step) >= 0.5)
+    row: ScoreRow
+    height: int
+    width: int
+    ratio: float
+    """Width over height as shown."""
+    image: str
+    """As a ``data:`` address, like the layer."""
+    layer: str
+    outline: str
+    """Of the lesion mask, an SVG path in pixels; empty without one."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the page that it takes."""
+        return len(self.image) + len(self.layer) + len(self.outline)
 
 
-def draw(shown: ShownSlice, scale: Scale) -> Picture:
-    """The pictures of one slice, its map on the common scale."""
-    return Picture(shown, scale)
+def draw(shown: ShownSlice, scale: Scale, room: float) -> Picture:
+    """The pictures of one slice, its map on the common scale, as large as ``room`` bytes allow."""
+    for side in SIDES:
+        picture = _draw(shown, scale, side)
+        if picture.size <= room:
+            break
+    return picture
 
 
 def colour_bar() -> str:
     """The colours from low to high as a picture 256 pixels wide."""
-    return _data_uri(np.arange(256, dtype=np.uint8)[None], palette=colour_map())
+    return _data_uri(colour_map()[None])
 
 
-def _reduced(pixels: NDArray[Any], step: int) -> NDArray[Any]:
-    """Means over blocks of ``step`` pixels; what does not fill a block is left out."""
-    if step == 1:
-        return pixels
-    rows, columns = (side // step for side in pixels.shape[:2])
-    cut = pixels[: rows * step, : columns * step].astype(np.float64)
-    blocks = cut.reshape(rows, step, columns, step, *pixels.shape[2:])
-    reduced: NDArray[Any] = blocks.mean(axis=(1, 3))
-    return reduced
+def _draw(shown: ShownSlice, scale: Scale, side: int) -> Picture:
+    shape = shown.anomaly_map.shape
+    share = min(1.0, side / max(shape))
+    height, width = (max(1, round(share * each)) for each in shape)
+    size = (width, height)
+    grey = grey_levels(shown.pixels, darkest=shown.darkest, brightest=shown.brightest)
+    place = colourise(_resized(shown.anomaly_map, size), low=scale.low, high=scale.high)
+    steps = np.round(place / 255.0 * (STEPS - 1)).astype(np.intp)
+    outline = ""
+    if shown.mask is not None and shown.mask.any():
+        cover = _resized(shown.mask.astype(np.float32), size)
+        # What is smaller than a pixel of the picture must not vanish.
+        outline = _outline(cover >= 0.5 if (cover >= 0.5).any() else cover > 0)
+    return Picture(
+        row=shown.row,
+        height=height,
+        width=width,
+        ratio=shape[1] / (shape[0] * shown.aspect),
+        image=_data_uri(_resized(grey, size), quality=80),
+        layer=_data_uri(_layer_colours()[steps]),
+        outline=outline,
+    )
 
 
-def _data_uri(pixels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> str:
+@cache
+def _layer_colours() -> NDArray[np.uint8]:
+    """``(STEPS, 4)`` RGBA: over black exactly the colours of the map, as transparent as can be."""
+    colours = colour_map()[np.linspace(0, 255, STEPS).round().astype(np.intp)].astype(np.float64)
+    opacity = colours.max(axis=1, keepdims=True)
+    straight = 255.0 * colours / np.maximum(opacity, 1.0)
+    rounded: NDArray[np.uint8] = np.concatenate([straight, opacity], axis=1).round().astype("u1")
+    return rounded
+
+
+def _resized(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Means over the areas that become one pixel each: uint8 stays, all else becomes float32."""
     from PIL import Image
 
-    picture = Image.fromarray(pixels)
-    if palette is not None:
-        picture.putpalette(palette.tobytes())
+    if pixels.shape[1::-1] == size:
+        return pixels
+    values = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
+
+
+def _data_uri(pixels: NDArray[np.uint8], *, quality: int | None = None) -> str:
+    """As WebP: exact, or of a ``quality`` up to 100."""
+    from PIL import Image
+
     stream = io.BytesIO()
-    picture.save(stream, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    options = {"lossless": True} if quality is None else {"quality": quality}
+    Image.fromarray(pixels).save(stream, format="WEBP", method=4, **options)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _outline(mask: NDArray[np.bool_]) -> str:

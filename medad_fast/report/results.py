@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from medad_fast.errors import InputError
 from medad_fast.evaluate.slices import read_map
 from medad_fast.io.orientation import geometry_of, slice_spacing_mm
-from medad_fast.scores import ScoreRow, in_plane, read_scores
+from medad_fast.scores import SOURCE_COLUMNS, ScoreRow, in_plane, read_scores
 
-__all__ = ["Results", "Scale", "ShownSlice", "read_results", "read_slices"]
+__all__ = ["Results", "Scale", "ShownSlice", "read_case", "read_results"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,13 @@ class Results:
     """Of the data set."""
     about: dict[str, Any]
     """``predict.json``."""
-    metrics: dict[str, Any]
-    """``metrics.json``."""
+    metrics: dict[str, Any] | None
+    """``metrics.json``; ``None`` where nothing was judged yet."""
     rows: list[ScoreRow]
+    sources: dict[str, dict[str, str]]
+    """``sources.csv``: how each scored file was read, by path."""
+    failures: list[dict[str, str]]
+    """``errors.jsonl``: the files that could not be used."""
     simulation: dict[str, Any] | None
     """``simulation.json`` of the data set, where its images are simulated."""
 
@@ -47,13 +52,18 @@ class Results:
     def method(self) -> str:
         return str(self.about["run"]["method"])
 
-    @property
+    @cached_property
     def scale(self) -> Scale | None:
         """The common scale of the maps; ``None`` for a run without one."""
-        maps = self.metrics["maps"]
-        if maps.get("low") is None or maps.get("high") is None:
-            return None
-        return Scale(float(maps["low"]), float(maps["high"]))
+        maps = self.about["thresholds"].get("map")
+        return None if maps is None else Scale(float(maps["low"]), float(maps["high"]))
+
+    @cached_property
+    def series(self) -> dict[str, tuple[Path, ...]]:
+        """The files of each case of the data set: the name of a series is its first file."""
+        from medad_fast.io import load_study
+
+        return {case.name: case.files for case in load_study(self.root).cases}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +71,8 @@ class ShownSlice:
     """One scored slice with everything that is shown of it."""
 
     row: ScoreRow
+    slices: int
+    """How many slices the file has, scored or not."""
     pixels: NDArray[Any]
     """``(H, W)`` or ``(H, W, 3)``."""
     anomaly_map: NDArray[Any]
@@ -73,18 +85,24 @@ class ShownSlice:
     """Height of a pixel over its width."""
 
 
-def read_results(folder: Path, data: Path | None = None) -> Results:
+def read_results(folder: Path, data: Path | None = None, *, judged: bool = False) -> Results:
     """Read the tables of a folder of results.
 
     Args:
-        folder: where ``medad predict`` and ``medad evaluate`` wrote.
+        folder: where ``medad predict`` and, for figures, ``medad evaluate`` wrote.
         data: where the data set lies now, if it moved since.
+        judged: whether ``metrics.json`` must be there.
 
     Raises:
         InputError: a file is missing or damaged.
     """
     about = _read_json(folder / "predict.json", "medad predict")
-    metrics = _read_json(folder / "metrics.json", "medad evaluate")
+    metrics = None
+    if judged or (folder / "metrics.json").is_file():
+        metrics = _read_json(folder / "metrics.json", "medad evaluate")
+    rows = read_scores(folder / "scores.csv")
+    if not rows:
+        raise InputError(f"{folder / 'scores.csv'}: at least one scored slice expected, got none")
     given = Path(about["data"]["root"]) if data is None else data
     root = given.parent if given.is_file() else given
     simulation = root / "simulation.json"
@@ -93,39 +111,31 @@ def read_results(folder: Path, data: Path | None = None) -> Results:
         root=root,
         about=about,
         metrics=metrics,
-        rows=read_scores(folder / "scores.csv"),
+        rows=rows,
+        sources=_read_sources(folder / "sources.csv"),
+        failures=_read_failures(folder / "errors.jsonl"),
         simulation=_read_json(simulation, "medad demo") if simulation.is_file() else None,
     )
 
 
-def read_slices(results: Results, rows: Sequence[ScoreRow]) -> dict[tuple[str, int], ShownSlice]:
-    """Image, map and mask of some slices, by path and slice; each file is read once.
+def read_case(results: Results, rows: Sequence[ScoreRow]) -> Iterator[ShownSlice]:
+    """Image, map and mask of scored slices of one file, which is read once.
 
     Raises:
-        InputError: an image, map or mask is missing or cannot be read.
+        InputError: the image, map or mask is missing or cannot be read.
     """
-    ordered = sorted(rows, key=lambda row: (row.path, row.slice))
-    shown: dict[tuple[str, int], ShownSlice] = {}
-    for path, group in groupby(ordered, key=lambda row: row.path):
-        for one in _read_volume(results, path, list(group)):
-            shown[path, one.row.slice] = one
-    return shown
-
-
-def _read_volume(results: Results, path: str, rows: list[ScoreRow]) -> Iterator[ShownSlice]:
-    from medad_fast.io import load_study, read_mask
+    from medad_fast.io import read_mask
     from medad_fast.preprocess import Pipeline, PreprocessConfig
 
+    path = rows[0].path
     pipeline = Pipeline(PreprocessConfig.from_dict(results.about["preprocess"]))
     file = results.root / path
     if not file.is_file():
         raise InputError(f"{file}: the image is gone; say where the data set is now with --data")
     image = pipeline.read(file)
     maps = read_map(results.folder / rows[0].map)
-    if len(image.pixels) != len(maps):
-        # The name of a series is its first file: ask the data set for the others.
-        cases = [case for case in load_study(results.root).cases if case.name == path]
-        image = pipeline.read(cases[0].files) if cases else image
+    if len(image.pixels) != len(maps) and path in results.series:
+        image = pipeline.read(results.series[path])
     masks = read_mask(results.root / rows[0].mask, image) if rows[0].mask else None
     if maps.shape != image.pixels.shape[:3]:
         raise InputError(
@@ -142,6 +152,7 @@ def _read_volume(results: Results, path: str, rows: list[ScoreRow]) -> Iterator[
     for row in rows:
         yield ShownSlice(
             row=row,
+            slices=len(pixels),
             pixels=pixels[row.slice],
             anomaly_map=maps[row.slice],
             mask=None if masks is None else masks[row.slice],
@@ -149,6 +160,30 @@ def _read_volume(results: Results, path: str, rows: list[ScoreRow]) -> Iterator[
             brightest=float(brightest),
             aspect=1.0 if spacing is None else spacing[1] / spacing[2],
         )
+
+
+def _read_sources(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = list(csv.DictReader(file))
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table: {error}") from error
+    for line, row in enumerate(table, start=2):
+        if not set(SOURCE_COLUMNS) <= set(row) or None in row.values():
+            raise InputError(f"{path}: line {line}: the columns {','.join(SOURCE_COLUMNS)} wanted")
+    return {row["path"]: row for row in table}
+
+
+def _read_failures(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    try:
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [{name: str(each[name]) for name in ("file", "class", "reason")} for each in found]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as lines of JSON: {error}") from error
 
 
 def _read_json(path: Path, writer: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_metrics_json_has_the_promised_keys_and_is_strict(predictions: Predictio
     assert set(metrics) == {
         *LEVELS,
         *("baselines", "counts", "threshold", "maps", "oracle", "aggregate", "bootstrap"),
-        "published",
+        *("published", "subgroups"),
     }
     for level in ("image", "volume", "patient"):
         assert set(metrics[level]) == {"auroc", "average_precision"}
