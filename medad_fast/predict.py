@@ -19,6 +19,7 @@ from medad_fast.folder_lock import folder_lock
 from medad_fast.io import Case, Image, Split, Study, load_study, read_mask
 from medad_fast.io.atomic import write_text
 from medad_fast.io.dicom_results import MapOrigin, require_highdicom
+from medad_fast.io.load import manifest_of
 from medad_fast.leakage import check_unseen, known_pixels, pixel_digests
 from medad_fast.outputs import Results
 from medad_fast.patient_names import PatientNames
@@ -122,7 +123,7 @@ def predict(
         known = known_pixels(fitted.splits)
         scorer = _Scorer(fitted, thresholds, known, study, results, names)
         _score_all(scorer, cases, strict, progress)
-        about = _about(scorer, len(cases), split, _manifest(data))
+        about = _about(scorer, len(cases), split, manifest_of(data))
         write_text(folder / "predict.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
     return about
 
@@ -270,14 +271,6 @@ def _relative(path: Path, root: Path) -> str:
     absolute = path.resolve()
     below = absolute.is_relative_to(root.resolve())
     return (absolute.relative_to(root.resolve()) if below else absolute).as_posix()
-
-
-def _manifest(data: str | Path) -> str | None:
-    """The name of the table in the data set's root that lists its images, where there is one."""
-    path = Path(data)
-    if path.is_dir():
-        path = path / "manifest.csv"
-    return path.name if path.suffix == ".csv" and path.is_file() else None
 
 
 def _about(scorer: _Scorer, files: int, split: Split, manifest: str | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ BUG = 1
 DISK = 4
 INTERRUPTED = 130
 
-VERBS = ("fit", "predict", "evaluate", "compare", "demo", "doctor", "benchmark")
+VERBS = ("fit", "predict", "evaluate", "report", "compare", "demo", "doctor", "benchmark")
 
 ABOUT = """Unsupervised anomaly detection in medical images.
 
@@ -93,6 +93,7 @@ def _app(tokens: list[str]) -> App:
     from medad_fast.cli.evaluate import evaluate
     from medad_fast.cli.fit import fit_command
     from medad_fast.cli.predict import predict
+    from medad_fast.cli.report import report
 
     app = App(
         name="medad",
@@ -107,6 +108,7 @@ def _app(tokens: list[str]) -> App:
         fit_command(tokens),
         predict,
         evaluate,
+        report,
         compare,
         demo,
         doctor,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ FEW = 6
 NOT_GIVEN = "not given"
 
 _AGES = ((0, 18), (18, 40), (40, 60), (60, 80))
-_PERSONAL = frozenset(
-    "id ids uid uuid mrn name names surname initials birth birthdate born dob date datetime time "
-    "timestamp phone telephone address street zip postcode email mail ssn accession physician "
-    "doctor operator radiologist reader institution comment comments note notes report text "
-    "description url path file filename".split()
-)
+_PERSONAL = {
+    *("id", "ids", "uid", "uuid", "mrn", "ssn", "accession"),
+    *("name", "names", "surname", "initials", "physician", "doctor", "operator", "reader"),
+    *("birth", "birthdate", "birthday", "born", "dob", "date", "datetime", "time", "timestamp"),
+    *("phone", "telephone", "address", "street", "zip", "postcode", "email", "mail"),
+    *("comment", "comments", "note", "notes", "text", "description", "url", "file", "filename"),
+}
 """A column with one of these words in its name is never shown."""
 _AGE = re.compile(r"0*(\d{1,3}(?:\.\d+)?)\s*(?:y|yr|yrs|years)?", re.IGNORECASE)
 
@@ -169,11 +171,7 @@ def _quarters(numbers: Mapping[str, float], of_rows: Sequence[float]) -> dict[st
     texts = [f"{edge:g}" for edge in edges.tolist()]
     if len(set(texts)) < 3:
         raise InputError("its numbers do not fall into quarters")
-    names = [f"{texts[0]} to {texts[1]}", *(f"above {a} to {b}" for a, b in _pairs(texts[1:]))]
+    names = [f"{texts[0]} to {texts[1]}", *(f"above {a} to {b}" for a, b in pairwise(texts[1:]))]
     places = np.clip(np.searchsorted(edges, list(numbers.values())) - 1, 0, len(names) - 1)
     found = dict(zip(numbers, places.tolist(), strict=True))
     return {value: names[found[value]] for value in sorted(numbers, key=numbers.__getitem__)}
-
-
-def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(texts, texts[1:], strict=False))

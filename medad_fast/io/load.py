@@ -20,7 +20,7 @@ from medad_fast.io.series import FileGroup, group_files, patient_of
 from medad_fast.io.study import Case, Study
 from medad_fast.io.walk import image_files, is_image_file, stem, without_repeats
 
-__all__ = ["load_study"]
+__all__ = ["load_study", "manifest_of"]
 
 
 def load_study(
@@ -52,6 +52,14 @@ def load_study(
     _check_files_once(cases)
     _check_patients_once(cases)
     return Study(root, cases)
+
+
+def manifest_of(data: Path | str) -> str | None:
+    """The name of the table in the data set's root that lists its images, where there is one."""
+    path = Path(data)
+    if path.is_dir():
+        path = path / "manifest.csv"
+    return path.name if path.suffix == ".csv" and path.is_file() else None
 
 
 def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[Path, list[Entry]]:

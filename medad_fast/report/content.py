@@ -22,6 +22,7 @@ __all__ = [
     "oracles",
     "p_values",
     "provenance",
+    "spacing_text",
     "strongest",
     "tiles",
 ]
@@ -81,7 +82,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
             f"{_many(about['counts']['skipped_slices'], 'nearly empty slice')}, "
             f"{_many(about['counts']['failed_files'], 'file')} that could not be used",
         ),
-        ("Scored at", f"{side} × {side} pixels, {preprocess['axis']} slices of volumes"),
+        ("Scored at", f"{side} by {side} pixels, {preprocess['axis']} slices of volumes"),
     ]
     if results.metrics is not None:
         bootstrap = results.metrics["bootstrap"]
@@ -103,15 +104,15 @@ def tiles(metrics: Mapping[str, Any], found: Mapping[str, int]) -> list[dict[str
     """The few figures to read first."""
     cut, counts = metrics["threshold"], metrics["counts"]
     known = [
-        ("AUROC, images", metrics["image"]["auroc"], False, "0.5 is chance, 1 is perfect"),
+        ("Image AUROC", metrics["image"]["auroc"], False, "0.5 is chance, 1 is perfect"),
         (
-            "Abnormal images found",
+            "Sensitivity",
             cut["image"]["tpr"],
             True,
-            f"{found['found']} of {counts['abnormal']} above the threshold",
+            f"{found['found']} of {counts['abnormal']} abnormal images are above the threshold",
         ),
         (
-            "False alarms",
+            "False-positive rate",
             cut["image"]["fpr"],
             True,
             f"{found['alarms']} of {counts['normal']} normal images; "
@@ -120,17 +121,12 @@ def tiles(metrics: Mapping[str, Any], found: Mapping[str, int]) -> list[dict[str
     ]
     if counts["patients"] not in (1, counts["images"]):
         known.append(
-            (
-                "AUROC, patients",
-                metrics["patient"]["auroc"],
-                False,
-                f"{counts['patients']} patients",
-            )
+            ("Patient AUROC", metrics["patient"]["auroc"], False, f"{counts['patients']} patients")
         )
     share = counts["lesion_share"]
     if share:
-        chance = f"AP of lesion pixels; chance is {share:.2g}"
-        known.append(("Pixels", metrics["pixel"]["average_precision"], False, chance))
+        chance = f"of lesion pixels; chance is {share:.2g}"
+        known.append(("Pixel AP", metrics["pixel"]["average_precision"], False, chance))
     return [
         {"name": name, "figure": figure, "percent": percent, "note": note}
         for name, figure, percent, note in known
@@ -179,7 +175,7 @@ def decisions(metrics: Mapping[str, Any], score: Mapping[str, Any]) -> list[dict
         "image": f"normal validation images{calibration}",
         "volume": "normal validation volumes",
         "patient": "normal validation patients",
-        "pixel": "pixels of normal validation images, 99.5th percentile",
+        "pixel": "their pixels, 99.5th percentile",
     }
     return [
         {
@@ -245,6 +241,11 @@ def failures(results: Results) -> list[dict[str, str]]:
         }
         for failure in results.failures[:FAILURES]
     ]
+
+
+def spacing_text(spacing: str) -> str:
+    """Millimetres between slices, rows and columns, as they stand in ``sources.csv``."""
+    return " \N{MULTIPLICATION SIGN} ".join(f"{float(each):.3g}" for each in spacing.split())
 
 
 def _many(count: int, noun: str) -> str:

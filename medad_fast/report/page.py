@@ -155,6 +155,7 @@ def _render(template: str, **values: Any) -> str:
     )
     environment.filters["figure"] = figure_text
     environment.filters["titled"] = titled
+    environment.filters["spacing"] = content.spacing_text
     script = resources.files("medad_fast.report").joinpath("templates/behaviour.js").read_bytes()
     # The policy of the page lets this script run, and no other.
     values["script_digest"] = base64.b64encode(hashlib.sha256(script).digest()).decode("ascii")

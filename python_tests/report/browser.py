@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -44,19 +45,27 @@ def browser(profile: Path) -> Iterator[Browser]:
         yield running
 
 
+def _pipe() -> tuple[int, int]:
+    """A pipe whose ends are beyond the descriptors that the browser knows."""
+    ends = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return high[0], high[1]
+
+
 class Browser:
     """One page of a browser that no name server is reachable from."""
 
     def __init__(self, path: str, profile: Path) -> None:
         self.events: list[dict[str, Any]] = []
         self._number, self._unread = 0, b""
-        commands, self._commands = os.pipe()
-        self._answers, answers = os.pipe()
+        (commands, self._commands), (self._answers, answers) = _pipe(), _pipe()
         # The browser reads descriptor 3 and writes 4, whatever ours are called.
         wiring = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
         self._process = subprocess.Popen(
             [
-                *("sh", "-c", wiring, path),
+                *("bash", "-c", wiring, path),
                 "--headless=new",
                 "--no-sandbox",
                 "--disable-gpu",
@@ -78,13 +87,20 @@ class Browser:
         self._session = ""
 
     def __enter__(self) -> Browser:
+        try:
+            self._attach()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def _attach(self) -> None:
         targets = self.send("Target.getTargets")["targetInfos"]
         page = next(each["targetId"] for each in targets if each["type"] == "page")
         attached = self.send("Target.attachToTarget", targetId=page, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
-        return self
 
     def __exit__(
         self,
@@ -92,6 +108,9 @@ class Browser:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         self._process.terminate()
         self._process.wait(30)
         os.close(self._commands)

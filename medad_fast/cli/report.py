@@ -1,0 +1,42 @@
+"""``medad report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from medad_fast.cli.console import say
+
+__all__ = ["report"]
+
+
+def report(
+    results: Annotated[Path, Parameter(name="dir")],
+    /,
+    *,
+    data: Path | None = None,
+    pictures: int = 200,
+    no_images: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Write report.html again, with other pictures or for predictions without labels.
+
+    `medad evaluate` writes it too. Where nothing was judged it shows scores, decisions and maps.
+
+    Parameters
+    ----------
+    results:
+        Folder that `medad predict` wrote.
+    data:
+        Where the data set lies now, if it moved since.
+    pictures:
+        How many files to show at most; the page stays below 15 MB.
+    no_images:
+        Leave patients' images out of the report.
+    """
+    from medad_fast.report import write_report
+
+    page = write_report(results, data=data, images=not no_images, pictures=pictures)
+    say(f"Report: {page}")
+    return 0
