@@ -163,7 +163,9 @@ def _score_all(
                 if strict:
                     raise
                 scorer.failed_files += 1
-                line = {"file": case.name, "class": type(error).__name__, "reason": str(error)}
+                # Relative to the data set's root, as every name here.
+                reason = str(error).replace(f"{scorer.study.root}/", "")
+                line = {"file": case.name, "class": type(error).__name__, "reason": reason}
                 errors.write(json.dumps(line) + "\n")
                 errors.flush()
             if progress is not None:
@@ -250,7 +252,7 @@ class _Scorer:
             slice=place,
             split=case.split,
             label=label,
-            mask="" if case.mask is None else _relative(case.mask, self.study.root),
+            mask="" if case.mask is None else self.study.name_of(case.mask),
             map=map_name,
             anomaly_score=score,
             threshold=threshold,
@@ -267,19 +269,17 @@ def _file_size(case: Case, image: Image) -> Tensor:
     )
 
 
-def _relative(path: Path, root: Path) -> str:
-    absolute = path.resolve()
-    below = absolute.is_relative_to(root.resolve())
-    return (absolute.relative_to(root.resolve()) if below else absolute).as_posix()
-
-
 def _about(scorer: _Scorer, files: int, split: Split, manifest: str | None) -> dict[str, Any]:
     run = scorer.run
     return {
         "format_version": FORMAT_VERSION,
-        "data": {"root": str(scorer.study.root.resolve()), "split": split, "manifest": manifest},
+        "data": {
+            "root": scorer.results.name_of(scorer.study.root),
+            "split": split,
+            "manifest": manifest,
+        },
         "run": {
-            "path": str(run.path.resolve()),
+            "path": scorer.results.name_of(run.path),
             "method": run.name,
             "seed": run.seed,
             "sha256": run.sha256,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from medad_fast.io.study import Case, Study
 from medad_fast.leakage import check_unseen, known_pixels, pixel_digests
+from medad_fast.patient_names import PatientNames
 from medad_fast.preprocess import SliceSet
 
 __all__ = ["check_pixels_once", "file_sizes", "patient_numbers", "splits_of", "summary"]
@@ -44,14 +43,14 @@ def summary(training: SliceSet, validation: SliceSet, unlabeled: Tensor | None) 
 def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
     """Cases per split, those of the normal images with a digest of each slice.
 
-    Patients are hashed with a salt of this run, so that no table undoes it.
+    Patients are hashed with a salt that is never stored, so that no list of them undoes it.
 
     Args:
         study: the data set.
         normal: the prepared normal images of the splits ``train`` and ``validation``.
     """
-    salt = secrets.token_hex(16)
-    splits: dict[str, Any] = {"salt": salt}
+    names = PatientNames(keep=False)
+    splits: dict[str, Any] = {}
     for split, slices in normal.items():
         pixels = defaultdict[int, list[str]](list)
         for case, digest in zip(slices.case.tolist(), pixel_digests(slices.images), strict=True):
@@ -61,7 +60,7 @@ def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
             {
                 "case": case.name,
                 "label": case.label,
-                "patient": _hashed(case.patient, salt),
+                "patient": names(case.patient),
                 "pixels": pixels[next(numbers)] if case.label == "normal" else [],
             }
             for case in study.cases
@@ -89,7 +88,3 @@ def patient_numbers(cases: Sequence[Case], slices: SliceSet) -> list[int]:
     numbers: dict[str, int] = {}
     patients = [cases[case].patient for case in slices.case.tolist()]
     return [numbers.setdefault(patient, len(numbers)) for patient in patients]
-
-
-def _hashed(patient: str, salt: str) -> str:
-    return hashlib.sha256(f"{salt}/{patient}".encode()).hexdigest()[:16]

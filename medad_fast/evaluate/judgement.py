@@ -116,7 +116,7 @@ def read_predictions(folder: str | Path, data: str | Path | None = None) -> Pred
     rows = read_scores(folder / "scores.csv")
     if not rows:
         raise InputError(f"{folder / 'scores.csv'}: at least one scored slice expected, got none")
-    given = Path(data) if data is not None else Path(about["data"]["root"])
+    given = Path(data) if data is not None else folder / about["data"]["root"]
     root = given.parent if given.is_file() else given
     listed = given if given.is_file() else root / (about["data"].get("manifest") or "manifest.csv")
     known = listed.suffix == ".csv" and listed.is_file()

@@ -20,7 +20,7 @@ from medad_fast.io.dicom_file import open_dataset
 from medad_fast.io.dicom_frames import frame_headers, plane_spacing_mm
 from medad_fast.io.dicom_geometry import SlicePlace, place_of, stacked_geometry
 from medad_fast.io.dicom_grey import grey_values, is_rescaled
-from medad_fast.io.dicom_pixels import GREY, check_header, decoded_frames
+from medad_fast.io.dicom_pixels import GREY, check_header, decoded_frames, known_modality
 from medad_fast.io.image import Image, Provenance
 from medad_fast.io.limits import check_size, naming
 from medad_fast.io.orientation import slice_spacing_mm
@@ -116,7 +116,7 @@ def _frame(
         pixels, window = grey_values(path, header, stored, voi_window)
     return _Frame(
         pixels=pixels,
-        modality=str(dataset.get("Modality", "") or "OT"),
+        modality=known_modality(dataset),
         place=place_of(path, header) if grey else None,
         spacing_mm=plane_spacing_mm(header),
         provenance=Provenance(

@@ -10,10 +10,21 @@ from numpy.typing import NDArray
 from medad_fast.errors import InputError, LimitError
 from medad_fast.io.limits import MAX_FRAMES, check_size
 
-__all__ = ["GREY", "check_header", "decoded_frames"]
+__all__ = ["GREY", "check_header", "decoded_frames", "known_modality"]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+
+# fmt: off
+_MODALITIES = frozenset((
+    "AR", "BDUS", "BI", "BMD", "CFM", "CR", "CT", "DG", "DMS", "DX", "EC", "EM", "ES", "FA", "FS",
+    "GM", "IO", "IOL", "IVOCT", "IVUS", "KER", "LEN", "LP", "LS", "MA", "MG", "MR", "MS", "NM",
+    "OAM", "OCT", "OP", "OPM", "OPR", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PA", "PT",
+    "PX", "RF", "RG", "RTDOSE", "RTIMAGE", "SEG", "SM", "SMR", "ST", "TG", "US", "VA", "VF", "XA",
+    "XC",
+))
+# fmt: on
+"""Defined terms of images (DICOM PS3.3 C.7.3.1.1.1), and retired ones that old files have."""
 
 _REQUIRED = (
     "Rows",
@@ -68,6 +79,12 @@ def check_header(path: Path, dataset: Any) -> int:
     return frames
 
 
+def known_modality(dataset: Any) -> str:
+    """The file's modality if it is one, else ``"OT"``: what is told of it is no free text."""
+    told = str(dataset.get("Modality", "") or "").strip()
+    return told if told in _MODALITIES else "OT"
+
+
 def decoded_frames(path: Path, dataset: Any, count: int) -> NDArray[Any]:
     """``(frames, rows, columns)`` as stored, or ``(frames, rows, columns, 3)`` RGB.
 
@@ -97,7 +114,8 @@ def _decoded(path: Path, dataset: Any) -> NDArray[Any]:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise InputError(f"{path}: the transfer syntax {syntax.name} is not read") from error
+        name = "a private transfer syntax" if syntax.name == syntax else syntax.name
+        raise InputError(f"{path}: is in {name}, which is not read") from error
     if not decoder.is_available:
         raise InputError(
             f"{path}: no decoder for the transfer syntax {syntax.name} is installed: "

@@ -37,7 +37,6 @@ _LABEL = "NOT_DIAGNOSTIC"  # a ContentLabel has 16 capitals at most
 _SERIES_NUMBERS = {"map": 9001, "segmentation": 9002, "capture": 9003}
 _PLACE = (
     "FrameOfReferenceUID",
-    "PositionReferenceIndicator",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "SliceThickness",

@@ -25,6 +25,7 @@ from medad_fast.io.dicom_frames import (
     plane_spacing_mm,
 )
 from medad_fast.io.dicom_geometry import place_of, stacked_geometry
+from medad_fast.io.dicom_pixels import known_modality
 from medad_fast.io.image import Image
 from medad_fast.io.limits import naming
 from medad_fast.io.quiet import quiet
@@ -47,18 +48,17 @@ IDENTITY_TAGS = (
 the only ones with a person's or a study's identity that results carry."""
 
 _MUST = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-_CARRIED = (
-    "FrameOfReferenceUID",
-    "PositionReferenceIndicator",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
-    "PatientOrientation",
-    "Laterality",
-    "BurnedInAnnotation",
-    "Modality",
-)
-_TAGS = ("SpecificCharacterSet", "NumberOfFrames", *IDENTITY_TAGS, *_MUST, *_CARRIED)
+_CARRIED = {
+    "FrameOfReferenceUID": r"[0-9.]{1,64}",
+    "LossyImageCompression": r"00|01",
+    "LossyImageCompressionRatio": r"[0-9.]{1,16}",
+    "LossyImageCompressionMethod": r"(ISO_[0-9]{4,5}(_[0-9]{1,2})?)",
+    "PatientOrientation": r"(?=.{1,16}$)[ALRPFHDV]{1,3}",
+    "Laterality": r"[LR]",
+    "BurnedInAnnotation": r"YES|NO",
+}
+"""Attributes that are no identity, and what each value must look like to be carried over."""
+_TAGS = ("SpecificCharacterSet", "NumberOfFrames", *IDENTITY_TAGS, *_MUST, *_CARRIED, "Modality")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ def dicom_source(image: Image, files: Sequence[Path]) -> DicomSource:
             frames=tuple(frame for _, frame in frames),
             series=str(first.SeriesInstanceUID),
             shared=_shared(first),
-            placed=image.geometry is not None and bool(first.get("FrameOfReferenceUID")),
+            placed=image.geometry is not None and bool(_shared(first).get("FrameOfReferenceUID")),
             image=image,
         )
 
@@ -164,14 +164,19 @@ def _frames(path: Path, dataset: Any) -> list[tuple[Path, SourceFrame]]:
 
 def _shared(dataset: Any) -> dict[str, Any]:
     """Values that results carry; what is no value of its kind is left empty."""
+    from pydicom.multival import MultiValue
+
     found: dict[str, Any] = {tag: _text(dataset.get(tag)) for tag in IDENTITY_TAGS}
     if found["PatientSex"] not in ("M", "F", "O"):
         found["PatientSex"] = ""
     for tag, kind in (("PatientBirthDate", "DA"), ("StudyDate", "DA"), ("StudyTime", "TM")):
         found[tag] = _moment(found[tag], kind)
-    for tag in _CARRIED:
-        if dataset.get(tag) not in (None, ""):
-            found[tag] = dataset.get(tag)
+    for tag, form in _CARRIED.items():
+        value = dataset.get(tag)
+        each = list(value) if isinstance(value, MultiValue) else [value]
+        if all(re.fullmatch(form, str(one)) for one in each):
+            found[tag] = value
+    found["Modality"] = known_modality(dataset)
     return found
 
 

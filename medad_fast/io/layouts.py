@@ -101,9 +101,11 @@ def read_manifest(path: Path) -> Iterator[Entry]:
         columns = [column.strip() for column in rows.fieldnames or ()]
         missing = [column for column in _OWN_COLUMNS[:3] if column not in columns]
         if missing or len(set(columns)) < len(columns):
+            # Not quoted: without a line of names, the first row would be, and it names patients.
+            fault = f"{', '.join(missing)} missing" if missing else "one stands twice"
             raise InputError(
                 f"{path}: wants the columns path,label,split and may have patient,mask and others, "
-                f"each once; got {','.join(columns) or 'nothing'}"
+                f"each once; {fault}"
             )
         rows.fieldnames = columns
         for line, row in enumerate(rows, start=2):
@@ -134,14 +136,14 @@ def _label(text: str, where: str) -> Label:
     for label in get_args(Label):
         if text == label:
             return cast("Label", label)
-    raise InputError(f"{where}: label {text!r} is none of {', '.join(get_args(Label))}")
+    raise InputError(f"{where}: its label is none of {', '.join(get_args(Label))}")
 
 
 def _split(text: str, where: str) -> Split:
     for split in _LABELS:
         if text == split:
             return split
-    raise InputError(f"{where}: split {text!r} is none of {', '.join(_LABELS)}")
+    raise InputError(f"{where}: its split is none of {', '.join(_LABELS)}")
 
 
 def read_data_json(path: Path) -> Iterator[Entry]:

@@ -86,15 +86,20 @@ def naming(path: Path, kind: str, *, tell: bool = True) -> Iterator[None]:
     Args:
         path: the file being read.
         kind: what it was read as, e.g. ``"a PNG picture"``.
-        tell: quote the decoder's message; not for DICOM, whose messages quote patient data.
+        tell: quote the decoder's message; not for DICOM, whose messages quote patient data: there
+            the decoder's exception does not stay in the chain either, which tracebacks show.
     """
     try:
         yield
-    except MedadError:
+    except MedadError as error:
+        if not tell:
+            error.__cause__ = error.__context__ = None
         raise
     except MemoryError as error:
         raise LimitError(f"{path}: does not fit into memory as {kind}") from error
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         reason = f"{type(error).__name__}: {text}" if tell and text else type(error).__name__
-        raise InputError(f"{path}: cannot be read as {kind} ({reason})") from error
+        raise InputError(f"{path}: cannot be read as {kind} ({reason})") from (
+            error if tell else None
+        )

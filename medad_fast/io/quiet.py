@@ -7,26 +7,32 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet"]
+__all__ = ["hushed_logs", "quiet"]
 
 _TALKATIVE = ("pydicom", "highdicom", "nibabel", "PIL")
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Drop the warnings and log lines of file libraries, whatever level of logging is set.
+def hushed_logs() -> Iterator[None]:
+    """Drop the log lines of file libraries, whatever level of logging is set.
 
-    Both quote values of the file, which may identify a patient: pydicom a date that is none,
-    highdicom a name without a comma, Pillow every EXIF entry.
+    They quote values of the file, which may identify a patient: pydicom a date that is none,
+    highdicom a name without a caret, Pillow every EXIF entry.
     """
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """:func:`hushed_logs`, and all warnings dropped, which quote the same."""
+    with hushed_logs(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -17,6 +17,7 @@ from medad_fast.io.image import Geometry, Image
 from medad_fast.io.limits import regular_file_size
 from medad_fast.io.nifti import NIFTI_SUFFIXES, read_nifti_image, write_nifti
 from medad_fast.io.picture import read_picture
+from medad_fast.io.quiet import hushed_logs
 
 __all__ = ["read", "read_mask", "write_map"]
 
@@ -37,17 +38,18 @@ def read(
         InputError: not an image of these kinds, damaged, or not readable.
         LimitError: larger than the stated limits.
     """
-    if not isinstance(source, (str, Path)):
-        if len(source) != 1:
-            return read_dicom_series(source, voi_window=voi_window)
-        source = source[0]
-    path = Path(source)
-    kind = _kind(path)
-    if kind == "dicom":
-        return read_dicom(path, voi_window=voi_window)
-    if kind == "nifti":
-        return read_nifti_image(path, volume=volume)
-    return read_picture(path)
+    with hushed_logs():
+        if not isinstance(source, (str, Path)):
+            if len(source) != 1:
+                return read_dicom_series(source, voi_window=voi_window)
+            source = source[0]
+        path = Path(source)
+        kind = _kind(path)
+        if kind == "dicom":
+            return read_dicom(path, voi_window=voi_window)
+        if kind == "nifti":
+            return read_nifti_image(path, volume=volume)
+        return read_picture(path)
 
 
 def read_mask(path: Path, image: Image) -> NDArray[np.bool_]:

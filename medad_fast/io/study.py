@@ -52,6 +52,12 @@ class Study:
     root: Path
     cases: tuple[Case, ...]
 
+    def name_of(self, path: Path) -> str:
+        """A path relative to the root; the whole path of what lies elsewhere."""
+        absolute, root = path.resolve(), self.root.resolve()
+        below = absolute.is_relative_to(root)
+        return (absolute.relative_to(root) if below else absolute).as_posix()
+
     def select(self, split: Split, *labels: Label) -> tuple[Case, ...]:
         """The cases of one split, of the given labels (all labels where none is given)."""
         return tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import relpath
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,6 +69,10 @@ class Results:
         if self.overlays:
             self._draw(case, image, maps, index)
         return written.relative_to(self.folder).as_posix()
+
+    def name_of(self, path: Path) -> str:
+        """A path relative to the folder: folders above both may name a patient or the user."""
+        return Path(relpath(path.resolve(), self.folder.resolve())).as_posix()
 
     def _draw(
         self, case: Case, image: Image, maps: NDArray[np.float32], index: Sequence[int]

@@ -103,7 +103,7 @@ def read_results(folder: Path, data: Path | None = None, *, judged: bool = False
     rows = read_scores(folder / "scores.csv")
     if not rows:
         raise InputError(f"{folder / 'scores.csv'}: at least one scored slice expected, got none")
-    given = Path(about["data"]["root"]) if data is None else data
+    given = folder / about["data"]["root"] if data is None else data
     root = given.parent if given.is_file() else given
     simulation = root / "simulation.json"
     return Results(

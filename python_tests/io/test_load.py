@@ -150,8 +150,8 @@ def test_a_manifest_gives_patients_masks_and_groups(tmp_path):
     ("lines", "reason"),
     [
         (["path,label", "0.png,normal"], "wants the columns path,label,split"),
-        (["path,label,split", "0.png,healthy,train"], "line 2: label 'healthy' is none of"),
-        (["path,label,split", "0.png,normal,dev"], "line 2: split 'dev' is none of"),
+        (["path,label,split", "0.png,healthy,train"], "line 2: its label is none of"),
+        (["path,label,split", "0.png,normal,dev"], "line 2: its split is none of"),
         (["path,label,split", "0.png,abnormal,train"], "no use in the split train"),
         (["path,label,split", "no.png,normal,train"], "does not exist"),
         (["path,label,split", "../0.png,normal,train"], "is not a path inside"),
