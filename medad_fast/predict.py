@@ -18,10 +18,10 @@ from medad_fast.errors import DeviceError, InputError
 from medad_fast.folder_lock import folder_lock
 from medad_fast.io import Case, Image, Split, Study, load_study, read_mask
 from medad_fast.io.atomic import write_text
-from medad_fast.io.dicom_results import MapOrigin, require_highdicom
+from medad_fast.io.dicom_results import require_highdicom
 from medad_fast.io.load import manifest_of
 from medad_fast.leakage import check_unseen, known_pixels, pixel_digests
-from medad_fast.outputs import Results
+from medad_fast.outputs import MapOrigin, Results
 from medad_fast.patient_names import PatientNames
 from medad_fast.scores import (
     FORMAT_VERSION,

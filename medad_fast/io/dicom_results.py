@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,16 @@ from medad_fast.io.atomic import atomic_write
 from medad_fast.io.dicom_reference import finish, stand_in
 from medad_fast.io.dicom_source import DicomSource, SourceFrame
 from medad_fast.io.limits import naming
+from medad_fast.io.map_origin import NOT_FOR_DIAGNOSIS, MapOrigin
 from medad_fast.io.quiet import quiet
 
 __all__ = [
-    "NOT_FOR_DIAGNOSIS",
-    "MapOrigin",
     "require_highdicom",
     "write_captures",
     "write_parametric_map",
     "write_segmentation",
 ]
 
-NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
 _LABEL = "NOT_DIAGNOSTIC"  # a ContentLabel has 16 capitals at most
 _SERIES_NUMBERS = {"map": 9001, "segmentation": 9002, "capture": 9003}
 _PLACE = (
@@ -44,30 +41,6 @@ _PLACE = (
 )
 """No attributes of a secondary capture: with them it is a Standard Extended SOP Class, and readers
 that know nothing of the extension may ignore them (DICOM PS3.2)."""
-
-
-@dataclass(frozen=True)
-class MapOrigin:
-    """What made a map, and the scale that it is shown on."""
-
-    method: str
-    run: str
-    """sha256 of the run's ``manifest.json``, or ``unsaved``."""
-    version: str
-    """Of medad_fast."""
-    low: float
-    """Map value, of normal validation images, at and below which nothing is shown."""
-    high: float
-    """Map value, of normal validation images, from which on all is shown alike."""
-
-    def sentence(self) -> str:
-        """All of it in words, at most 1,024 characters."""
-        return (
-            f"{NOT_FOR_DIAGNOSIS}. Anomaly map by medad_fast {self.version}, method {self.method}, "
-            f"run sha256 {self.run}. Unitless; larger is less like the normal images of the run; "
-            f"not a probability. Shown on the scale from {self.low:.6g} to {self.high:.6g}, which "
-            "the run's normal validation images set."
-        )[:1024]
 
 
 def require_highdicom() -> None:

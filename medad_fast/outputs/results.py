@@ -16,13 +16,12 @@ from medad_fast.errors import InputError
 from medad_fast.io import Case, Image, write_map
 from medad_fast.io.atomic import atomic_write
 from medad_fast.io.dicom_results import (
-    NOT_FOR_DIAGNOSIS,
-    MapOrigin,
     write_captures,
     write_parametric_map,
     write_segmentation,
 )
 from medad_fast.io.dicom_source import dicom_source
+from medad_fast.io.map_origin import NOT_FOR_DIAGNOSIS, MapOrigin
 from medad_fast.io.orientation import Axis
 from medad_fast.outputs.mark import burn_in
 from medad_fast.overlay import colourise, overlay

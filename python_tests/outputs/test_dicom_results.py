@@ -21,8 +21,8 @@ from medad_fast.checkpoint import Run
 from medad_fast.cli.main import main
 from medad_fast.errors import InputError
 from medad_fast.io import read
-from medad_fast.io.dicom_results import NOT_FOR_DIAGNOSIS
 from medad_fast.io.dicom_source import IDENTITY_TAGS
+from medad_fast.io.map_origin import NOT_FOR_DIAGNOSIS
 from medad_fast.io.quiet import quiet
 from medad_fast.overlay import colourise, overlay
 from medad_fast.preprocess import Pipeline
