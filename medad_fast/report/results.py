@@ -18,6 +18,20 @@ from medad_fast.evaluate.slices import read_map
 from medad_fast.io.orientation import geometry_of, slice_spacing_mm
 from medad_fast.scores import SOURCE_COLUMNS, ScoreRow, in_plane, read_scores
 
+JUDGED = (
+    "image",
+    "patient",
+    "pixel",
+    "baselines",
+    "published",
+    "counts",
+    "threshold",
+    "oracle",
+    "subgroups",
+    "bootstrap",
+)
+"""What a report shows of ``metrics.json``."""
+
 __all__ = ["Results", "Scale", "ShownSlice", "read_case", "read_results"]
 
 
@@ -99,7 +113,7 @@ def read_results(folder: Path, data: Path | None = None, *, judged: bool = False
     about = _read_json(folder / "predict.json", "medad predict")
     metrics = None
     if judged or (folder / "metrics.json").is_file():
-        metrics = _read_json(folder / "metrics.json", "medad evaluate")
+        metrics = _read_metrics(folder / "metrics.json")
     rows = read_scores(folder / "scores.csv")
     if not rows:
         raise InputError(f"{folder / 'scores.csv'}: at least one scored slice expected, got none")
@@ -184,6 +198,17 @@ def _read_failures(path: Path) -> list[dict[str, str]]:
         return [{name: str(each[name]) for name in ("file", "class", "reason")} for each in found]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as lines of JSON: {error}") from error
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    metrics = _read_json(path, "medad evaluate")
+    gone = [name for name in JUDGED if name not in metrics]
+    if gone:
+        raise InputError(
+            f"{path}: {', '.join(gone)} expected in it, got none, as an earlier version wrote it; "
+            "run medad evaluate on the folder again"
+        )
+    return metrics
 
 
 def _read_json(path: Path, writer: str) -> dict[str, Any]:

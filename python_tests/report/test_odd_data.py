@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -132,3 +133,13 @@ def test_slices_that_do_not_fit_are_counted(
     assert write_report(folder).stat().st_size < whole
     assert "of 3 scored slices are shown" in Page(folder).words
     assert "Not everything is shown." in Page(folder).words
+
+
+def test_metrics_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "r", data=tmp_path / "d")
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["subgroups"]
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(InputError, match=r"metrics\.json: subgroups expected.* evaluate .*again"):
+        write_report(folder)
