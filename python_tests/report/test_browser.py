@@ -11,6 +11,7 @@ import pytest
 
 from medad_fast.evaluate import evaluate
 from medad_fast.report import write_demo_report, write_report
+from python_tests.cli.tiny_demo import tiny_demo
 from python_tests.report.browser import Browser, browser
 from python_tests.report.study import make_pictures, make_results, write_manifest
 
@@ -36,7 +37,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("demo")
+    root = tmp_path_factory.mktemp("side_by_side")
     names = ("one", "two")
     folders = {
         name: make_results(root / "results" / name, data=root / "data", method=name)
@@ -47,7 +48,14 @@ def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_demo_report(root / "report.html", folders)
 
 
-@pytest.fixture(params=["study", "side_by_side"])
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    assert tiny_demo(out) == 0
+    return out / "report.html"
+
+
+@pytest.fixture(params=["study", "side_by_side", "demo"])
 def page(request: pytest.FixtureRequest) -> Path:
     found: Path = request.getfixturevalue(request.param)
     return found
