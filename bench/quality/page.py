@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,17 +111,15 @@ def readme_part(records: Sequence[Record]) -> str:
     lines.append("| --- |" + " --- |" * len(SETS))
     for name in names:
         cells = [_image_auroc(current, each, name) for each in SETS.values()]
-        label = f"{name} (baseline)" if name in BASELINES else name
-        lines.append(table_row([f"`{label}`" if label == name else f"`{name}` (baseline)", *cells]))
+        label = f"`{name}`" + (" (baseline)" if name in BASELINES else "")
+        lines.append(table_row([label, *cells]))
     best = [best_trivial([r for r in current if r["set"] == each.name]) for each in SETS.values()]
     lines.append(
         table_row(["best trivial baseline", *(f"{b[1]} ({b[0]})" if b else "" for b in best)])
     )
-    seeds = sorted({record["seed"] for record in current})
-    said = f"mean over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed"
     note = (
-        f"Image AUROC with 95 % interval, {said}; {_counted(records, current)} Details, maps and "
-        "ablations: [docs/quality.md](docs/quality.md)."
+        f"Image AUROC with 95 % interval, {_seeds_said(current)}; {_counted(records, current)} "
+        "Details, maps and ablations: [docs/quality.md](docs/quality.md)."
     )
     return "\n".join([*lines, "", note])
 
@@ -155,6 +154,20 @@ def _seed_count(records: Sequence[Record]) -> int:
     return max((record["seed"] for record in records), default=0) + 1
 
 
+def _seeds(records: Sequence[Record]) -> set[int]:
+    """How many seeds the pairs of set and method have: one number where all have as many."""
+    return set(Counter((record["set"], record["method"]) for record in records).values())
+
+
+def _seeds_said(records: Sequence[Record]) -> str:
+    counts = _seeds(records)
+    if counts <= {1}:
+        return "one seed"
+    if len(counts) == 1:
+        return f"mean over {max(counts)} seeds"
+    return "of one seed, or the mean over as many as it says"
+
+
 def _counted(records: Sequence[Record], current: Sequence[Record]) -> str:
     wanted = sum(len(available(each)) for each in SETS.values())
     have = {(record["set"], record["method"]) for record in current}
@@ -168,8 +181,8 @@ def _image_auroc(records: Sequence[Record], each: QualitySet, method: str) -> st
     found = pool([row["metrics"]["image"]["auroc"] for row in rows])
     if found is None:
         return "not fitted yet" if method in available(each) else "no recipe entry"
-    own = method in each.own
-    return f"**{found}**" if own else str(found)
+    figure = f"**{found}**" if method in each.own else str(found)
+    return f"{figure}, {len(rows)} seeds" if len(_seeds(records)) > 1 < len(rows) else figure
 
 
 def _judged(each: QualitySet, records: Sequence[Record]) -> list[str]:

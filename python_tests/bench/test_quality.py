@@ -270,6 +270,19 @@ def test_readmes_part_stands_between_its_marks_and_is_checked(run, tmp_path, cap
         page.with_part("no marks", "x")
 
 
+def test_readmes_part_says_of_how_many_seeds_a_figure_is(run):
+    folder, *_ = run
+    (record,) = load_records(folder / "results")
+    first, second = (current(record, fit_of(seed=seed)) for seed in (0, 1))
+    other = current(record, fit_of("salad"))
+    assert ", one seed;" in page.readme_part([first, other])
+    assert ", mean over 2 seeds;" in page.readme_part([first, second])
+    assert "), 2 seeds |" not in page.readme_part([first, second])
+    mixed = page.readme_part([first, second, other])
+    assert "of one seed, or the mean over as many as it says;" in mixed
+    assert mixed.count("), 2 seeds |") == 1
+
+
 def test_records_of_another_format_are_left_alone(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"format": 0}))
     (tmp_path / "b.json").write_text(json.dumps([1]))
