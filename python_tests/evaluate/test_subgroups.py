@@ -13,28 +13,18 @@ import pytest
 from medad_fast.evaluate import evaluate
 from medad_fast.evaluate.figures import Resampler
 from medad_fast.evaluate.subgroups import SMALL, read_groups, subgroups
+from medad_fast.io.study import Label
 from medad_fast.scores import ScoreRow, read_scores, score_cells, score_columns, write_table
 from python_tests.evaluate.predictions import Predictions
 from python_tests.report.study import make_pictures, write_manifest
+from python_tests.score_rows import score_row
 
 
-def rows_of(labels: list[str], scores: list[float] | None = None) -> list[ScoreRow]:
+def rows_of(labels: list[Label], scores: list[float] | None = None) -> list[ScoreRow]:
     generator = np.random.default_rng(0)
     values = scores or generator.normal(0.5, 0.3, len(labels)).tolist()
     return [
-        ScoreRow(
-            path=f"{number}.png",
-            patient=f"p{number}",
-            slice=0,
-            split="test",
-            label=label,  # type: ignore[arg-type]
-            mask="",
-            map="",
-            anomaly_score=score,
-            threshold=0.5,
-            prediction="abnormal" if score > 0.5 else "normal",
-            p_value=0.5,
-        )
+        score_row(score, label, f"{number}")
         for number, (label, score) in enumerate(zip(labels, values, strict=True))
     ]
 

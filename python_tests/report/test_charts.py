@@ -14,31 +14,16 @@ from medad_fast.evaluate.figures import Items, Resampler
 from medad_fast.evaluate.metrics import average_precision
 from medad_fast.report.charts import PERCENT, bands, curves, histogram, ticks
 from medad_fast.scores import ScoreRow
+from python_tests.score_rows import score_row
 
 RESAMPLES, SEED = 60, 5
-
-
-def row(score: float, label: str, patient: str, threshold: float = 0.5) -> ScoreRow:
-    return ScoreRow(
-        path=f"{patient}.png",
-        patient=patient,
-        slice=0,
-        split="test",
-        label=label,  # type: ignore[arg-type]
-        mask="",
-        map="",
-        anomaly_score=score,
-        threshold=threshold,
-        prediction="abnormal" if score > threshold else "normal",
-        p_value=0.5,
-    )
 
 
 def some_rows(seed: int, patients: int) -> list[ScoreRow]:
     generator = np.random.default_rng(seed)
     return [
         # Few different scores: ties within and between the classes.
-        row(generator.integers(0, 6 + ill) / 6, ("normal", "abnormal")[ill], f"p{number}")
+        score_row(generator.integers(0, 6 + ill) / 6, ("normal", "abnormal")[ill], f"p{number}")
         for number in range(patients)
         for ill in (int(generator.random() < 0.4),)
         for _ in range(int(generator.integers(1, 4)))
@@ -83,7 +68,9 @@ def precision(curve: list[tuple[Fraction, Fraction, Fraction]], at: Fraction) ->
 def test_bands_are_percentiles_of_the_curves_of_the_resamples(seed: int, patients: int) -> None:
     rows = some_rows(seed, patients)
     if patients == 1:
-        rows = [row(score / 7, ("normal", "abnormal")[score % 2], "only") for score in range(8)]
+        rows = [
+            score_row(score / 7, ("normal", "abnormal")[score % 2], "only") for score in range(8)
+        ]
     items = Items.of_rows(rows)
     clusters = items.resampled.tolist()
     roc, recall = [], []
@@ -149,14 +136,18 @@ def test_the_stored_threshold_lies_on_both_curves() -> None:
 
 
 def test_one_class_has_no_curves() -> None:
-    rows = [row(0.1, "normal", "a"), row(0.2, "normal", "b"), row(0.3, "unlabeled", "c")]
+    rows = [
+        score_row(0.1, "normal", "a"),
+        score_row(0.2, "normal", "b"),
+        score_row(0.3, "unlabeled", "c"),
+    ]
     assert curves(rows, {"resamples": 5, "seed": 0}) is None
 
 
 def test_bars_hold_every_score_once() -> None:
     generator = np.random.default_rng(0)
-    rows = [row(float(value), "normal", "p") for value in generator.normal(0, 1, 400)]
-    rows += [row(float(value), "unlabeled", "q") for value in (0.4, 0.6, 50.0)]
+    rows = [score_row(float(value), "normal", "p") for value in generator.normal(0, 1, 400)]
+    rows += [score_row(float(value), "unlabeled", "q") for value in (0.4, 0.6, 50.0)]
     found = histogram(rows, width=480, height=100)
     assert [(each.label, each.count) for each in found.rows] == [("normal", 400), ("unlabeled", 3)]
     for each in found.rows:
@@ -171,7 +162,7 @@ def test_bars_hold_every_score_once() -> None:
 
 @pytest.mark.parametrize("scores", [[0.5], [0.5, 0.5], [0.0, 0.0], [-1e9, 1e9], [1e-300, 2e-300]])
 def test_any_scores_make_a_histogram(scores: list[float]) -> None:
-    rows = [row(score, "normal", "p", threshold=scores[0]) for score in scores]
+    rows = [score_row(score, "normal", "p", threshold=scores[0]) for score in scores]
     found = histogram(rows, width=480, height=100)
     assert np.isfinite([place for place, _ in found.labels]).all()
     assert np.isfinite(found.threshold)
