@@ -125,15 +125,16 @@ def _binned(name: str, values: Sequence[str], patients: int) -> dict[str, list[i
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
     if words & _PERSONAL:
         raise InputError("its name sounds like something that tells persons apart")
-    given = {value for value in values if value}
-    if len(given | {value for value in values if not value}) < 2:
+    if len(set(values)) < 2:
         raise InputError("all images have the same value")
-    numbers = _numbers(given, is_age=bool(words & {"age", "ages"}))
+    given = {value for value in values if value}
+    is_age = bool(words & {"age", "ages"})
+    numbers = _numbers(given, is_age=is_age)
     if numbers is None:
         if len(given) > MANY or 2 * len(given) > patients:
             raise InputError(f"{len(given)} different values in {patients} patients")
         order = {value: value for value in sorted(given)}
-    elif words & {"age", "ages"}:
+    elif is_age:
         order = {
             value: _age_bin(numbers[value]) for value in sorted(given, key=numbers.__getitem__)
         }

@@ -18,6 +18,8 @@ from medad_fast.evaluate.slices import read_map
 from medad_fast.io.orientation import geometry_of, slice_spacing_mm
 from medad_fast.scores import SOURCE_COLUMNS, ScoreRow, in_plane, read_scores
 
+__all__ = ["Results", "Scale", "ShownSlice", "read_case", "read_results"]
+
 JUDGED = (
     "image",
     "patient",
@@ -31,8 +33,6 @@ JUDGED = (
     "bootstrap",
 )
 """What a report shows of ``metrics.json``."""
-
-__all__ = ["Results", "Scale", "ShownSlice", "read_case", "read_results"]
 
 
 @dataclass(frozen=True)
