@@ -14,8 +14,8 @@ from medad_fast.methods import create
 from medad_fast.methods.nearest import NearestNormals, farthest_first
 from medad_fast.nets.resnet import ResNet18
 from medad_fast.training import train
+from python_tests.fit.small_fits import write_pictures
 from python_tests.methods.small import discs, small
-from python_tests.test_fit import write_pictures
 
 
 def build(**overrides):
