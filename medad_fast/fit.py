@@ -17,9 +17,9 @@ from medad_fast.errors import InputError
 from medad_fast.estimate import Estimate, Estimator
 from medad_fast.fit_request import Request, check_request, digest_of
 from medad_fast.folder_lock import folder_lock
-from medad_fast.io import hold_out_validation, load_study, require_trainable
+from medad_fast.io import hold_out_tuning, hold_out_validation, load_study, require_trainable
 from medad_fast.io.study import Case, Study
-from medad_fast.methods import config_class, create
+from medad_fast.methods import config_class, create, tunes
 from medad_fast.methods.base import Method
 from medad_fast.methods.config import from_fields, to_fields
 from medad_fast.outliers import Outlier, most_anomalous
@@ -38,7 +38,7 @@ from medad_fast.training import Interrupted, Precision, Progress, pick_device, s
 
 __all__ = ["Interrupted", "fit"]
 
-FEWEST_SLICES = {"train": 2, "validation": 1}  # what the statistics below need
+FEWEST_SLICES = {"train": 2, "tuning": 1, "validation": 1}  # what the statistics below need
 BATCH = 16
 
 
@@ -75,7 +75,8 @@ def fit(
         preprocess: fields of ``PreprocessConfig``; they win over the recipe's.
         precision: ``bfloat16`` trains under autocast.
         target_fpr: share of normal images that may be called abnormal, above 0 and below 1; the
-            threshold for it is chosen on the normal validation images.
+            threshold for it is chosen on the normal validation images; where the method
+            :func:`medad_fast.methods.tunes` on half of the validation patients, on the other half.
         progress: called after each step.
         on_estimate: called once in each stage, after ten steps, with the time and memory that the
             rest of this stage will take.
@@ -104,6 +105,8 @@ def fit(
     study = load_study(data, loose_files_are="normal")
     require_trainable(study)
     study = hold_out_validation(study, seed=seed)
+    if tunes(method, settings):
+        study = hold_out_tuning(study, seed=seed)
     with folder_lock(folder):
         if (folder / "manifest.json").is_file():
             return _finished(folder, resume, place)
@@ -111,8 +114,12 @@ def fit(
         prepared = resolve_modality(prepared, cases)
         pipeline = Pipeline(prepared)
         training = _normal_images(study, "train", pipeline)
+        tuning = None  # where one patient is all there is for validation
+        if study.select("tuning", "normal"):
+            tuning = _normal_images(study, "tuning", pipeline)
         validation = _normal_images(study, "validation", pipeline)
-        splits = splits_of(study, {"train": training, "validation": validation})
+        tuned = {} if tuning is None else {"tuning": tuning}
+        splits = splits_of(study, {"train": training, **tuned, "validation": validation})
         check_pixels_once(splits)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
@@ -141,7 +148,8 @@ def fit(
             log=folder / "log.jsonl",
             progress=Estimator(on_estimate, place, progress) if on_estimate else progress,
         )
-        model.finish(_Batches(training.images, place), _Batches(validation.images, place))
+        held_out = () if tuning is None else _Batches(tuning.images, place)
+        model.finish(_Batches(training.images, place), held_out)
         run = Run(
             path=folder,
             name=method,
@@ -150,7 +158,7 @@ def fit(
             thresholds={},
             baselines=Baselines.fit(training.images, file_sizes(cases, training)),
             seed=seed,
-            data=summary(training, validation, unlabeled),
+            data=summary(training, tuning, validation, unlabeled),
             splits=splits,
             published=_published(recipe, method, model.config, prepared, max_steps),
         )

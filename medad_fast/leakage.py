@@ -31,7 +31,7 @@ def known_pixels(splits: Mapping[str, Any]) -> dict[str, str]:
     """Which image has each digest: from the splits that a run was fitted with."""
     return {
         digest: f"{case['case']} ({split})"
-        for split in ("train", "validation")
+        for split in ("train", "tuning", "validation")
         for case in splits.get(split, ())
         for digest in case.get("pixels", ())
         if digest

@@ -30,10 +30,15 @@ def file_sizes(cases: Sequence[Case], slices: SliceSet) -> Tensor:
     return torch.tensor(sizes, dtype=torch.float64)
 
 
-def summary(training: SliceSet, validation: SliceSet, unlabeled: Tensor | None) -> dict[str, Any]:
+def summary(
+    training: SliceSet, tuning: SliceSet | None, validation: SliceSet, unlabeled: Tensor | None
+) -> dict[str, Any]:
+    """How many images a fit had of each kind, and how many slices were left out."""
     return {
         "train_images": len(training.images),
         "train_skipped": training.skipped,
+        "tuning_images": 0 if tuning is None else len(tuning.images),
+        "tuning_skipped": 0 if tuning is None else tuning.skipped,
         "validation_images": len(validation.images),
         "validation_skipped": validation.skipped,
         "unlabeled_images": 0 if unlabeled is None else len(unlabeled),
@@ -47,7 +52,8 @@ def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
 
     Args:
         study: the data set.
-        normal: the prepared normal images of the splits ``train`` and ``validation``.
+        normal: the prepared normal images of ``train``, ``validation`` and, where there is one,
+            ``tuning``.
     """
     names = PatientNames(keep=False)
     splits: dict[str, Any] = {}
@@ -70,7 +76,7 @@ def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
 
 
 def check_pixels_once(splits: Mapping[str, Any]) -> None:
-    """Refuse the same pixels in training and validation.
+    """Refuse the same pixels in two of training, tuning and validation.
 
     Args:
         splits: from :func:`splits_of`.
@@ -78,9 +84,10 @@ def check_pixels_once(splits: Mapping[str, Any]) -> None:
     Raises:
         InputError: a slice is in both; names the two files.
     """
-    learned = known_pixels({"train": splits["train"]})
-    for case in splits["validation"]:
-        check_unseen(case["case"], "validation", case["pixels"], learned)
+    for split, others in (("tuning", ["train"]), ("validation", ["train", "tuning"])):
+        known = known_pixels({name: splits.get(name, []) for name in others})
+        for case in splits.get(split, []):
+            check_unseen(case["case"], split, case["pixels"], known)
 
 
 def patient_numbers(cases: Sequence[Case], slices: SliceSet) -> list[int]:

@@ -93,6 +93,11 @@ def _fit(
         f"Fitted {method} on {counts['train_images']} normal images "
         f"of {_patients(run.splits, 'train')} patients (seed {run.seed})."
     )
+    if tuning := counts.get("tuning_images", 0):
+        say(
+            f"Tuned on {tuning} normal validation images of {_patients(run.splits, 'tuning')} "
+            "patients, which set no threshold."
+        )
     score = run.thresholds["score"]
     say(
         f"Threshold {score['threshold']:.4g} from {score['images']} normal validation images of "
@@ -104,7 +109,7 @@ def _fit(
             f"{score['images']} validation images are too few for a false-positive rate of "
             f"{score['target_fpr']:.0%}; the largest score is the threshold"
         )
-    skipped = counts["train_skipped"] + counts["validation_skipped"]
+    skipped = sum(counts.get(f"{split}_skipped", 0) for split in ("train", "tuning", "validation"))
     if skipped:
         say(f"Skipped {skipped} nearly empty slices.")
     _show_outliers(run)

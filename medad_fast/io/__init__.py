@@ -3,7 +3,15 @@
 from medad_fast.io.image import Geometry, Image, Provenance, image_of_array
 from medad_fast.io.load import load_study
 from medad_fast.io.reading import read, read_mask, write_map
-from medad_fast.io.study import Case, Label, Split, Study, hold_out_validation, require_trainable
+from medad_fast.io.study import (
+    Case,
+    Label,
+    Split,
+    Study,
+    hold_out_tuning,
+    hold_out_validation,
+    require_trainable,
+)
 
 __all__ = [
     "Case",
@@ -13,6 +21,7 @@ __all__ = [
     "Provenance",
     "Split",
     "Study",
+    "hold_out_tuning",
     "hold_out_validation",
     "image_of_array",
     "load_study",

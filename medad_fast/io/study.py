@@ -16,12 +16,14 @@ __all__ = [
     "Label",
     "Split",
     "Study",
+    "hold_out_tuning",
     "hold_out_validation",
     "require_trainable",
 ]
 
 Label = Literal["normal", "abnormal", "unlabeled"]
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "tuning", "validation", "test"]
+"""Of a data set on disk none is ``tuning``: see :func:`hold_out_tuning`."""
 
 MIN_NORMAL = 8
 """Fewer normal training files or series than this are refused."""
@@ -110,12 +112,30 @@ def hold_out_validation(study: Study, *, fraction: float = 0.2, seed: int) -> St
         )
     count = min(max(1, round(fraction * len(patients))), len(patients) - 1)
     order = np.random.default_rng(seed).permutation(len(patients))
-    moved = {patients[i] for i in order[:count]}
+    return _moved(study, "train", "validation", {patients[i] for i in order[:count]})
+
+
+def hold_out_tuning(study: Study, *, seed: int) -> Study:
+    """Move half of the normal validation patients, rounded down, to the split ``tuning``.
+
+    For methods that fit something to held-out images: the images that set the thresholds must be as
+    new to the method as those that it will score, or the promised rate does not hold.
+
+    Args:
+        study: a data set with a validation split.
+        seed: of the choice, which does not depend on the order of the patients.
+    """
+    patients = sorted({case.patient for case in study.select("validation", "normal")})
+    order = np.random.default_rng([seed, 1]).permutation(len(patients))  # not as validation's
+    return _moved(study, "validation", "tuning", {patients[i] for i in order[: len(patients) // 2]})
+
+
+def _moved(study: Study, source: Split, target: Split, patients: set[str]) -> Study:
     return replace(
         study,
         cases=tuple(
-            replace(case, split="validation")
-            if case.split == "train" and case.patient in moved
+            replace(case, split=target)
+            if case.split == source and case.patient in patients
             else case
             for case in study.cases
         ),

@@ -9,7 +9,7 @@ from medad_fast.errors import InputError
 from medad_fast.methods.base import Method
 from medad_fast.methods.config import from_fields
 
-__all__ = ["BASELINES", "config_class", "create", "list_methods"]
+__all__ = ["BASELINES", "config_class", "create", "list_methods", "tunes"]
 
 # Module and class under medad_fast.methods; the configuration is <class>Config beside it.
 PLACES = {
@@ -35,6 +35,20 @@ def config_class(name: str) -> type[Any]:
     module, kind = _place(name)
     config: type[Any] = getattr(module, f"{kind}Config")
     return config
+
+
+def tunes(name: str, settings: Any) -> bool:
+    """Whether a method fits something to held-out normal images after training.
+
+    SALAD measures the terms of its score on them, CRADL chooses among numbers of components. These
+    images are not as new to the method as those that it will score: they can set no threshold.
+
+    Args:
+        name: one of :func:`list_methods`.
+        settings: the method's configuration.
+    """
+    several = name == "cradl" and settings.density == "gmm" and len(settings.components) > 1
+    return name == "salad" or several
 
 
 def create(name: str, **overrides: Any) -> Method:
