@@ -19,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medad_fast.arithmetic import exact_arithmetic
 from medad_fast.baselines import Baselines
 from medad_fast.errors import CheckpointError, InputError
 from medad_fast.io import Image, image_of_array
@@ -76,7 +77,9 @@ class Run:
             Scores ``(B)`` and maps ``(B, 1, h, w)``, float32 on the CPU.
         """
         self.method.eval()
-        parts = [self.method.predict(batch.to(self.device)) for batch in torch.split(images, BATCH)]
+        batches = torch.split(images, BATCH)
+        with exact_arithmetic(self.device):
+            parts = [self.method.predict(batch.to(self.device)) for batch in batches]
         if not parts:
             return Prediction(torch.zeros(0), torch.zeros(0, 1, *images.shape[-2:]))
         return Prediction(

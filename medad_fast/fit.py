@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medad_fast.arithmetic import exact_arithmetic
 from medad_fast.baselines import Baselines
 from medad_fast.checkpoint import Run, load, save
 from medad_fast.errors import InputError
@@ -135,21 +136,22 @@ def fit(
             digest_of(training.images, unlabeled),
         )
         check_request(folder / "state", request, resume)
-        train(
-            model,
-            training.images,
-            unlabeled,
-            seed=seed,
-            max_steps=max_steps,
-            device=place,
-            precision=precision,
-            state=folder / "state",
-            resume=resume,
-            log=folder / "log.jsonl",
-            progress=Estimator(on_estimate, place, progress) if on_estimate else progress,
-        )
-        held_out = () if tuning is None else _Batches(tuning.images, place)
-        model.finish(_Batches(training.images, place), held_out)
+        with exact_arithmetic(place):
+            train(
+                model,
+                training.images,
+                unlabeled,
+                seed=seed,
+                max_steps=max_steps,
+                device=place,
+                precision=precision,
+                state=folder / "state",
+                resume=resume,
+                log=folder / "log.jsonl",
+                progress=Estimator(on_estimate, place, progress) if on_estimate else progress,
+            )
+            held_out = () if tuning is None else _Batches(tuning.images, place)
+            model.finish(_Batches(training.images, place), held_out)
         run = Run(
             path=folder,
             name=method,

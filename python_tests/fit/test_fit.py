@@ -23,9 +23,9 @@ def test_fits_every_method_and_writes_a_run_that_loads(name, data, tmp_path):
     images = discs(3)
     assert torch.equal(run.predict(images).anomaly_map, again.predict(images).anomaly_map)
     assert again.data["train_images"] == 10
-    assert again.data["validation_images"] == 4
+    assert again.data["tuning_images"] + again.data["validation_images"] == 4
     assert again.data["unlabeled_images"] == (5 if run.method.uses_unlabeled else 0)
-    assert again.thresholds["score"]["images"] == 4
+    assert again.thresholds["score"]["images"] == again.data["validation_images"]
     assert again.method.config == run.method.config
 
 

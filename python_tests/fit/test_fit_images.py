@@ -11,7 +11,10 @@ from PIL import Image as Picture
 import medad_fast
 from medad_fast.errors import InputError
 from medad_fast.fit import fit
+from medad_fast.leakage import pixel_digests
+from medad_fast.methods import create, list_methods, tunes
 from python_tests.fit.small_fits import NAME, TINY, write_pictures
+from python_tests.methods.small import SMALL
 
 
 def test_without_a_validation_split_some_patients_are_held_out_and_recorded(tmp_path):
@@ -100,3 +103,53 @@ def test_an_abnormal_image_among_the_normal_ones_is_named_by_its_relative_path(d
     text = (tmp_path / "run/training_outliers.json").read_text()
     assert str(tmp_path) not in text
     assert medad_fast.load(tmp_path / "run").training_outliers == run.training_outliers
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_what_sets_the_threshold_is_as_new_to_the_method_as_what_it_will_score(
+    name, data, tmp_path, monkeypatch
+):
+    """Otherwise scores of normal images lie higher than those of validation, and the rate too."""
+    settings = {**SMALL[name], "image_size": 32}
+    method = create(name, **settings)
+    finish, seen = type(method).finish, []
+
+    def recording(self, train_normal, validation_normal):
+        seen.extend(pixel_digests(torch.cat([*train_normal, *validation_normal])))
+        finish(self, train_normal, validation_normal)
+
+    monkeypatch.setattr(type(method), "finish", recording)
+    run = fit(name, data, tmp_path, device="cpu", max_steps=1, **settings)
+    pixels = {
+        split: {digest for case in cases for digest in case["pixels"]}
+        for split, cases in run.splits.items()
+    }
+    tuning = pixels.get("tuning", set())
+    assert set(seen) == (pixels["train"] | tuning)
+    assert not (set(seen) & pixels["validation"])
+    assert len(tuning) == run.data["tuning_images"] == (2 if tunes(name, method.config) else 0)
+    assert len(pixels["validation"]) == run.thresholds["score"]["images"] == 4 - len(tuning)
+
+
+def test_cradl_tunes_only_where_it_has_a_choice():
+    assert tunes("cradl", create("cradl", **SMALL["cradl"], components=(1, 2)).config)
+    for settings in ({"components": (2,)}, {"components": (1, 2), "density": "flow"}):
+        assert not tunes("cradl", create("cradl", **{**SMALL["cradl"], **settings}).config)
+
+
+def test_a_test_image_that_a_method_tuned_on_is_known(tmp_path):
+    write_pictures(tmp_path / "d/train/normal", 8, 1)
+    write_pictures(tmp_path / "d/validation/normal", 2, 2)
+    settings = {**SMALL["salad"], "image_size": 32}
+    run = fit("salad", tmp_path / "d", tmp_path / "run", device="cpu", max_steps=1, **settings)
+    (tuned,) = run.splits["tuning"]
+    (tmp_path / "d/test/normal").mkdir(parents=True)
+    for path in (tmp_path / "d/validation/normal").iterdir():
+        path.rename(tmp_path / "d/test/normal" / path.name)
+    write_pictures(tmp_path / "e/test/normal", 1, 3)
+    for path in (tmp_path / "e/test/normal").iterdir():
+        path.rename(tmp_path / "d/test/normal" / path.name)
+    medad_fast.predict(run, tmp_path / "d", tmp_path / "out")
+    reasons = (tmp_path / "out/errors.jsonl").read_text()
+    assert f"{tuned['case']} (tuning)" in reasons
+    assert len(reasons.splitlines()) == 2

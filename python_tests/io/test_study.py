@@ -1,4 +1,4 @@
-"""Validation patients are set aside by lot, whole, and the same each time."""
+"""Patients for validation and tuning are set aside by lot, whole, and the same each time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medad_fast.errors import InputError
-from medad_fast.io import Case, Study, hold_out_validation
+from medad_fast.io import Case, Study, hold_out_tuning, hold_out_validation
 
 
 def _study(patients: int, images_each: int = 2, **extra: str) -> Study:
@@ -50,3 +50,27 @@ def test_an_existing_validation_set_is_kept():
 def test_one_patient_cannot_be_split():
     with pytest.raises(InputError, match="two patients or more"):
         hold_out_validation(_study(1, images_each=9), seed=0)
+
+
+@pytest.mark.parametrize(("patients", "tuning"), [(1, 0), (2, 1), (5, 2), (24, 12)])
+def test_half_of_the_validation_patients_are_for_tuning_and_the_rest_for_thresholds(
+    patients, tuning
+):
+    cases = [
+        Case((Path(f"{p}-{i}.png"),), f"{p}-{i}.png", "normal", "validation", f"v{p}")
+        for p in range(patients)
+        for i in range(2)
+    ]
+    study = Study(Path("root"), (*_study(3).cases, *cases))
+    found = hold_out_tuning(study, seed=0)
+    moved = {case.patient for case in found.select("tuning")}
+    assert len(moved) == tuning
+    assert {case.patient for case in found.select("validation")} == {
+        f"v{p}" for p in range(patients)
+    } - moved
+    assert found.select("train") == study.select("train")
+    shuffled = Study(study.root, tuple(reversed(study.cases)))
+    assert {case.patient for case in hold_out_tuning(shuffled, seed=0).select("tuning")} == moved
+    if patients == 24:
+        other = hold_out_tuning(study, seed=1)
+        assert {case.patient for case in other.select("tuning")} != moved
