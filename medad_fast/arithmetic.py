@@ -28,11 +28,11 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     # Read by the newer of torch's two sets of names: the older raises where the user mixed them.
     # Set by the older, which sets both: what reads the older one within the block can do so.
-    kinds = (cudnn.conv, cudnn.rnn, matmul)
+    kinds = (cudnn.conv, cudnn.rnn, matmul)  # type: ignore[attr-defined]
     precisions = [kind.fp32_precision for kind in kinds]
     choices = cudnn.deterministic, cudnn.benchmark
     algorithms = torch.get_deterministic_debug_mode()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     workspace = os.environ.get(WORKSPACE)
     try:
         cudnn.allow_tf32 = matmul.allow_tf32 = False
@@ -41,11 +41,11 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
         os.environ.setdefault(WORKSPACE, ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         # It finds bugs, and costs a launch for each new tensor.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         yield
     finally:
         torch.set_deterministic_debug_mode(algorithms)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         if workspace is None:
             del os.environ[WORKSPACE]
         cudnn.deterministic, cudnn.benchmark = choices
