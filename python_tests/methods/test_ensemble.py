@@ -55,6 +55,12 @@ def test_a_member_has_the_papers_parameters(backbone, more):
     assert one == 4_487_248 + more
 
 
+def test_a_member_with_a_narrower_bottleneck_has_the_parameters_of_the_authors_benchmark():
+    """MedIAnomaly's AE: 2.351 M."""
+    with torch.device("meta"):
+        assert parameters(EnsembleAutoencoder(1, 64, 1, hidden_dim=1024)) == 2_351_184
+
+
 def test_the_refinement_has_the_papers_parameters():
     assert [parameters(RefinementNet(maps)) for maps in (2, 1)] == [152_834, 151_682]
 

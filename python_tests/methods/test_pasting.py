@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from medad_fast.errors import InputError
 from medad_fast.methods.anatpaste import AnatPaste, AnatPasteConfig
 from medad_fast.methods.pasting import anatomical_paste, find_lungs
-from medad_fast.ops import anatomy_paste, lung_mask
+from medad_fast.ops import AnatomyPasteParams, anatomy_paste, lung_mask
 from medad_fast.training import train
 from python_tests.methods.small import discs
 from python_tests.methods.small_anatpaste import AUGMENTATIONS, build, chests
@@ -84,12 +84,21 @@ def test_sizes_in_pixels_are_the_codes_at_256_and_scaled_elsewhere(monkeypatch):
     assert small_ones.sigma.max() == 3.5
 
 
-@pytest.mark.parametrize("size", [32, 224, 272])
-def test_a_shape_turned_inside_out_is_an_empty_one(size):
+@pytest.mark.parametrize(("width", "changes"), [(17, False), (22, True)])
+def test_a_shape_turned_inside_out_is_an_empty_one(width, changes, monkeypatch):
+    """At 224 pixels the narrowest patch is 17 wide, and the margin 9 on either side."""
+    sample = AnatomyPasteParams.sample
+
+    def narrow(*arguments, **options):
+        drawn = sample(*arguments, **options)
+        drawn.width.fill_(width)
+        return drawn
+
+    monkeypatch.setattr(AnatomyPasteParams, "sample", narrow)
     torch.manual_seed(0)
-    images = torch.rand(256, 1, size, size) if size == 32 else torch.rand(8, 1, size, size)
-    pasted = anatomical_paste(images, torch.zeros(len(images), size, size, dtype=torch.bool))
-    assert torch.isfinite(pasted).all()
+    images = torch.rand(8, 1, 224, 224)
+    same = (anatomical_paste(images, None) == images).flatten(1).all(1)
+    assert torch.equal(same, torch.full((8,), not changes))
 
 
 def test_other_anatomies_take_the_lungs_place():
