@@ -43,8 +43,9 @@ python -m bench.report --out docs/benchmarks.md     # this page and its pictures
 
 Measuring wants an idle machine and takes a few minutes. Some figures depend on what ran before in
 the same process: such ops were measured once more on their own, and where a file holds both
-figures, *Measured again* shows them. `pytest bench` measures through pytest-benchmark, `python -m bench.bench_ssim --help` lists the
-options of one file. The targets stand in `bench/targets.py`.
+figures, *Measured again* shows them. `pytest bench` measures through pytest-benchmark,
+`python -m bench.bench_ssim --help` lists the options of one file. The targets stand in
+`bench/targets.py`.
 
 ## How it is measured
 
