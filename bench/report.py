@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.chart import Bar, Group, bar_chart
 from bench.harness.measure import ATTEMPTS, OTHERS_LIMIT
-from bench.harness.record import SPREAD_LIMIT, load
+from bench.harness.record import SPREAD_LIMIT, key, load
 from bench.table import as_interval, as_times, summary
 from bench.targets import TARGETS, Verdict, judge
 
@@ -32,17 +32,20 @@ Record = dict[str, Any]
 HEAD = f"""# Benchmarks
 
 Every fused op against plain PyTorch, `torch.compile` and the best specialised peer. This page is
-made from the records in `bench/results/` by the second of two commands, and by nothing else:
+made from the records in `bench/results/` by the last of these commands, and by nothing else:
 
 ```sh
 pip install -c constraints.txt ".[bench]"
 medad benchmark --json bench/results/               # measures; writes <machine>-<date>.jsonl there
+medad benchmark ssim --json bench/results/          # one op again, in a process of its own
 python -m bench.report --out docs/benchmarks.md     # this page and its pictures
 ```
 
-The first wants an idle machine and takes a few minutes. `medad benchmark ssim` measures one op,
-`pytest bench` does the same through pytest-benchmark, `python -m bench.bench_ssim --help` lists the
-options of one file. The targets stand in `bench/targets.py`.
+Measuring wants an idle machine and takes a few minutes. Some figures depend on what ran before in
+the same process: such ops were measured once more on their own, and where a file holds both
+figures, *Measured again* shows them. `pytest bench` measures through pytest-benchmark,
+`python -m bench.bench_ssim --help` lists the options of one file. The targets stand in
+`bench/targets.py`.
 
 ## How it is measured
 
@@ -68,7 +71,13 @@ options of one file. The targets stand in `bench/targets.py`.
 - **Memory** is the peak of one call beyond what was held before it, with freed memory handed back
   to the system first. The number of threads is fixed for the whole run; threads are not tied to
   processors.
+- **What ran before** matters. Memory that a process kept from earlier work is quicker to get than
+  new memory, so after other ops in one process a candidate may be several times as fast as alone,
+  plain PyTorch more often than a fused op.
 """
+
+CHANGED = 1.25
+"""By which factor a ratio must differ between two records to be shown beside the other."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -107,7 +116,7 @@ def report(files: Iterable[Path]) -> dict[str, str]:
         kind = str(records[0]["device"])
         kinds.append(kind)
         prefix = kind if kinds.count(kind) == 1 else f"{kind}{kinds.count(kind)}"
-        text, pictures = _machine(path, records, prefix)
+        text, pictures = _machine(path, records, load([path], first=True), prefix)
         page.append(text)
         made |= pictures
     if not kinds:
@@ -117,7 +126,9 @@ def report(files: Iterable[Path]) -> dict[str, str]:
     return {"": "\n".join(page), **made}
 
 
-def _machine(path: Path, records: list[Record], prefix: str) -> tuple[str, dict[str, str]]:
+def _machine(
+    path: Path, records: list[Record], earliest: list[Record], prefix: str
+) -> tuple[str, dict[str, str]]:
     first = records[0]
     threads = max(record["threads"] for record in records)  # single points may take fewer
     name = f"{first['processor']}, {threads} threads"
@@ -132,7 +143,9 @@ def _machine(path: Path, records: list[Record], prefix: str) -> tuple[str, dict[
     ]
     made: dict[str, str] = {}
     verdicts = judge(records) if first["device"] == "cpu" else []  # they are for CPU cores
-    ops = [list(group) for _, group in groupby(records, key=lambda record: record["op"])]
+    ops: dict[str, list[Record]] = {}
+    for record in records:
+        ops.setdefault(record["op"], []).append(record)
     if verdicts:
         picture = f"{PICTURES}/{prefix}-targets.svg"
         made[picture] = bar_chart(
@@ -140,14 +153,56 @@ def _machine(path: Path, records: list[Record], prefix: str) -> tuple[str, dict[
         )
         lines += [f"![Ratios against their targets]({picture})", "", *_target_table(verdicts), ""]
         lines += [f"{summary(records, TARGETS)}.", ""]
-    for of_op in ops:
-        op = of_op[0]["op"]
+    lines += _measured_again(earliest, records, verdicts)
+    for op, of_op in ops.items():
         picture = f"{PICTURES}/{prefix}-{op}.svg"
         made[picture] = bar_chart(op, place, _point_groups(of_op))
         lines += [f"### {op}", "", f"![{op} against each peer]({picture})", ""]
         lines += ["<details><summary>All figures</summary>", "", *_op_table(of_op, threads), ""]
         lines += ["</details>", ""]
     return "\n".join(lines), made
+
+
+def _measured_again(
+    earliest: list[Record], records: list[Record], verdicts: list[Verdict]
+) -> list[str]:
+    """Ratios that were others in earlier records of the same points, which the page replaces."""
+    before = {key(record): record for record in earliest}
+    rows = []
+    for record in records:
+        first = before[key(record)]
+        known = all(each["ratio"] and each["ratio_refused"] is None for each in (first, record))
+        if known and not 1 / CHANGED <= record["ratio"] / first["ratio"] <= CHANGED:
+            fused = key(record | {"candidate": "fused"})
+            now = next(each for each in records if key(each) == fused)
+            cells = [f"`{record['op']}` {record['point']}", record["candidate"]]
+            cells += [as_times(each["ratio"]) for each in (first, record)]
+            for each in (before[fused], now):
+                cells.append("" if each["refused"] else _digits(each["min_ms"]))
+            rows.append(_row(cells))
+    if not rows:
+        return []
+    then = judge(earliest) if verdicts else []
+    lines = [
+        "### Measured again",
+        "",
+        "Points with two records. The last one counts everywhere else on this page. Where the "
+        f"first one's ratio was more than {CHANGED:g} times larger or smaller, both are here.",
+        "",
+        "| point | against | times as fast, first | last | fused, ms, first | last |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        *rows,
+        "",
+    ]
+    for old, new in zip(then, verdicts, strict=True):
+        if old.word in ("met", "MISSED") and old.word != new.word:
+            target = f"`{old.target.op}` {old.target.size} against {old.target.against}"
+            said = "met" if old.word == "met" else "**MISSED**"
+            lines += [
+                f"By its first record {target} {said} its target ({as_times(old.value)}).",
+                "",
+            ]
+    return lines
 
 
 def _target_groups(verdicts: list[Verdict]) -> list[Group]:

@@ -111,8 +111,8 @@ def key(record: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(record.get(name)) for name in about)
 
 
-def load(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """The records of JSON lines files; of those about the same thing, the last one."""
+def load(paths: Iterable[Path], *, first: bool = False) -> list[dict[str, Any]]:
+    """The records of JSON lines files; of those about the same thing the last, or the first."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for path in paths:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -120,7 +120,7 @@ def load(paths: Iterable[Path]) -> list[dict[str, Any]]:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}, line {number}: JSON expected, got {error}") from error
-            if record.get("format") == FORMAT:
+            if record.get("format") == FORMAT and not (first and key(record) in found):
                 found[key(record)] = record
     return list(found.values())
 

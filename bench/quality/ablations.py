@@ -113,6 +113,8 @@ class Outcome:
     """Image AUROC of the first minus that of the second."""
     reason: str = ""
     """Why there is none."""
+    seeds: tuple[int, ...] = ()
+    """Those that both variants have records of."""
 
     @property
     def verdict(self) -> str:
@@ -164,14 +166,15 @@ def _outcome(
 ) -> Outcome:
     if reason := ablation.refusal():
         return Outcome(ablation, better, worse, reason=reason)
-    pairs = []
+    pairs, both = [], []
     for seed in range(seeds):
         keys = [
             Fit(SETS[ablation.set], seed, variant, **options).key for variant in (better, worse)
         ]
         if all(key in by_key for key in keys):
             pairs.append([by_key[key] for key in keys])
+            both.append(seed)
     if not pairs:
         return Outcome(ablation, better, worse, reason="no records of this code")
     found = difference([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    return Outcome(ablation, better, worse, found)
+    return Outcome(ablation, better, worse, found, seeds=tuple(both))

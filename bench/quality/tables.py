@@ -11,7 +11,15 @@ from bench.quality.pooled import Pooled, pool
 from bench.quality.record import Record, core_seconds, over_budget
 from medad_fast.methods import BASELINES, list_methods
 
-__all__ = ["best_trivial", "kind_table", "outcome_lines", "set_table", "table_row"]
+__all__ = [
+    "best_trivial",
+    "kind_table",
+    "method_label",
+    "outcome_lines",
+    "over_lines",
+    "set_table",
+    "table_row",
+]
 
 
 def set_table(records: Sequence[Record]) -> list[str]:
@@ -38,7 +46,7 @@ def set_table(records: Sequence[Record]) -> list[str]:
         lines.append(
             table_row(
                 [
-                    f"`{method}`" + (" (baseline)" if method in BASELINES else ""),
+                    method_label(method, rows),
                     str(len(rows)),
                     *("" if each is None else str(each) for each in figures),
                     f"{rows[0]['parameters'] / 1e6:.2f} M",
@@ -55,11 +63,31 @@ def set_table(records: Sequence[Record]) -> list[str]:
     return lines
 
 
+def method_label(method: str, rows: Iterable[Record]) -> str:
+    """Its name, with what it must not be mistaken for, given its records."""
+    notes = ["baseline"] if method in BASELINES else []
+    if any(row["config"].get("weights") == "random" for row in rows):
+        notes.append("random filters")
+    return f"`{method}`" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def over_lines(records: Iterable[Record]) -> list[str]:
+    """A sentence with the fits that took more than the budget; nothing where none did."""
+    told = [
+        f"`{record['method']}` on {record['set']}, seed {record['seed']} "
+        f"({core_seconds(record):.0f} core s, other processes took "
+        f"{100 * record['others_cpu']:.0f} % of the processors)"
+        for record in records
+        if over_budget(record)
+    ]
+    return [f"Fits over the budget: {'; '.join(told)}.", ""] if told else []
+
+
 def outcome_lines(lines: Iterable[Outcome]) -> list[str]:
     """The ablations as a table."""
     table = [
-        "| claim | set | compared | difference in image AUROC | outcome | published |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| claim | set | compared | seeds | difference in image AUROC | outcome | published |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for line in lines:
         table.append(
@@ -68,6 +96,7 @@ def outcome_lines(lines: Iterable[Outcome]) -> list[str]:
                     line.ablation.claim,
                     line.ablation.set,
                     f"{line.better.label} - {line.worse.label}",
+                    ", ".join(map(str, line.seeds)),
                     "" if line.found is None else _signed(line.found),
                     line.verdict,
                     line.ablation.source,

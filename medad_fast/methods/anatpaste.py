@@ -5,6 +5,12 @@ self-supervised learning for anomaly detection in chest radiographs", iScience 2
 paper's text could not be read; "the code" is the authors' jun-sato/AnatPaste and "the README" its
 page. CutPaste's variants in there (Li et al., CVPR 2021) are baselines here, by ``augmentation``.
 The paper scores images only: the anomaly map is ours.
+
+Departs: all training images are used; the code's list of 3000 leaves out the rest.
+Departs: the last epoch is kept; the code picks the best by abnormal validation images, which
+nothing here is chosen by.
+Departs: the density's constant is left out, since float32 would lose the digits beside it.
+Those of the pastes stand in :mod:`medad_fast.methods.pasting`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ __all__ = ["Autoencoder", "AutoencoderConfig"]
 class AutoencoderConfig:
     """Settings of :class:`Autoencoder`; where PatchCL-AE has the same field, its default is meant.
 
-    The batch size is larger than there, since a step is cheap.
+    But for four: the batch size is larger, since a step is cheap; ``learning_rate`` and ``eps`` are
+    Adam's usual ones; ``image_score`` is the mean.
     """
 
     image_size: int = 256  # a multiple of 16 from 32 to 512

@@ -6,6 +6,8 @@ et al., "CutPaste: Self-supervised learning for anomaly detection and localizati
 
 All sizes in pixels there are meant for images of 256 x 256; at other sizes they are scaled.
 Departs: hue and saturation, which change no grey image, are left out of the jitter.
+Departs: the jittered patch is not cut to the image's range before it is blended in, only the result
+is, since images keep all their levels; the code's 8 bits cut both.
 """
 
 from __future__ import annotations

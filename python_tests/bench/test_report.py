@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -129,6 +131,39 @@ def test_a_refused_figure_stands_nowhere(results: Path) -> None:
     for text in made.values():
         assert "7.65" not in text
         assert "12.3" not in text
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> Path:
+    """As lines of a file, those of the same thing too."""
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in records))
+    return path
+
+
+def test_a_point_with_two_records_shows_both_where_they_differ(tmp_path: Path) -> None:
+    def both(first: float, last: float, **changes: Any) -> str:
+        rows = []
+        for ratio, min_ms in ((first, 2.0), (last, 1.0)):
+            rows.append(record("patch_discrepancy", "encoder", "fused", min_ms=min_ms, **changes))
+            rows.append(record("patch_discrepancy", "encoder", "eager", ratio=ratio))
+        return report([write(tmp_path / "a.jsonl", rows)])[""]
+
+    page = both(11.2, 20.1)
+    assert "| `patch_discrepancy` encoder | eager | 11.2x | 20.1x | 2 | 1 |" in page
+    assert "| `patch_discrepancy` encoder | eager | 20.1x |" in page  # among the targets: the last
+    assert "`patch_discrepancy` encoder against eager **MISSED** its target (11.2x)." in page
+    assert "### Measured again" not in both(20.1, 22.0)
+    assert "| eager | 11.2x | 20.1x |  |  |" in both(11.2, 20.1, refused="spread 0.30")
+
+
+def test_an_op_whose_points_lie_apart_has_one_section(tmp_path: Path) -> None:
+    rows = [
+        record(op, point, name, ratio=ratio)
+        for op, point in (("ssim", "tiny"), ("lung_mask", "tiny"), ("ssim", "large"))
+        for name, ratio in (("fused", None), ("eager", 2.0))
+    ]
+    made = report([write(tmp_path / "a.jsonl", rows)])
+    assert re.findall(r"^### (\w+)", made[""], re.M) == ["ssim", "lung_mask"]
+    assert {"tiny", "large"} <= set(texts(made["images/benchmarks/cpu-ssim.svg"]))
 
 
 def test_files_of_two_machines_do_not_share_pictures(results: Path, tmp_path: Path) -> None:
