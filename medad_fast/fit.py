@@ -16,7 +16,7 @@ from medad_fast.baselines import Baselines
 from medad_fast.checkpoint import Run, load, save
 from medad_fast.errors import InputError
 from medad_fast.estimate import Estimate, Estimator
-from medad_fast.fit_request import Request, check_request, digest_of
+from medad_fast.fit_request import Request, check_request, digest_of, require_free
 from medad_fast.folder_lock import folder_lock
 from medad_fast.io import hold_out_tuning, hold_out_validation, load_study, require_trainable
 from medad_fast.io.study import Case, Study
@@ -31,7 +31,14 @@ from medad_fast.preprocess import (
     load_slices,
     resolve_modality,
 )
-from medad_fast.provenance import check_pixels_once, file_sizes, patient_numbers, splits_of, summary
+from medad_fast.provenance import (
+    check_pixels_once,
+    digests_by_case,
+    file_sizes,
+    patient_numbers,
+    splits_of,
+    summary,
+)
 from medad_fast.recipes import Recipe, load_recipe
 from medad_fast.recipes.published import for_run
 from medad_fast.thresholds import TARGET_FPR, check_target, choose
@@ -110,7 +117,8 @@ def fit(
         study = hold_out_tuning(study, seed=seed)
     with folder_lock(folder):
         if (folder / "manifest.json").is_file():
-            return _finished(folder, resume, place)
+            return _finished(folder, resume, place, method, seed)
+        require_free(folder)
         cases = study.select("train", "normal")
         prepared = resolve_modality(prepared, cases)
         pipeline = Pipeline(prepared)
@@ -120,12 +128,18 @@ def fit(
             tuning = _normal_images(study, "tuning", pipeline)
         validation = _normal_images(study, "validation", pipeline)
         tuned = {} if tuning is None else {"tuning": tuning}
-        splits = splits_of(study, {"train": training, **tuned, "validation": validation})
-        check_pixels_once(splits)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
             model = create(method, **fields)
-        unlabeled = _unlabeled_images(model, study, pipeline, recipe.unlabeled)
+        pool = _unlabeled_cases(model, study, recipe.unlabeled)
+        further = load_slices(pool, pipeline) if pool else None
+        unlabeled = None if further is None else further.images
+        splits = splits_of(
+            study,
+            {"train": training, **tuned, "validation": validation},
+            digests_by_case(pool, further),
+        )
+        check_pixels_once(splits)
         request = Request(
             method,
             to_fields(settings),
@@ -160,7 +174,7 @@ def fit(
             thresholds={},
             baselines=Baselines.fit(training.images, file_sizes(cases, training)),
             seed=seed,
-            data=summary(training, tuning, validation, unlabeled),
+            data=summary(training, tuning, validation, further),
             splits=splits,
             published=_published(recipe, method, model.config, prepared, max_steps),
         )
@@ -213,10 +227,16 @@ def _published(
     return for_run(recipe.name, method, recipe.published, changed)
 
 
-def _finished(folder: Path, resume: bool, device: torch.device) -> Run:
+def _finished(folder: Path, resume: bool, device: torch.device, method: str, seed: int) -> Run:
     if not resume:
         raise InputError(f"{folder} already holds a finished run; choose another folder")
-    return load(folder, device)
+    run = load(folder, device)
+    if (run.name, run.seed) != (method, seed):
+        raise InputError(
+            f"{folder} holds a finished run of {run.name} with seed {run.seed}, not of {method} "
+            f"with seed {seed}; choose another folder"
+        )
+    return run
 
 
 def _normal_images(study: Study, split: Any, pipeline: Pipeline) -> SliceSet:
@@ -229,12 +249,9 @@ def _normal_images(study: Study, split: Any, pipeline: Pipeline) -> SliceSet:
     return slices
 
 
-def _unlabeled_images(
-    model: Method, study: Study, pipeline: Pipeline, first: dict[str, int]
-) -> Tensor | None:
+def _unlabeled_cases(model: Method, study: Study, first: dict[str, int]) -> tuple[Case, ...]:
     cases = study.select("train", "unlabeled") if model.uses_unlabeled else ()
-    cases = first_of_pools(cases, first)
-    return load_slices(cases, pipeline).images if cases else None
+    return first_of_pools(cases, first)
 
 
 def first_of_pools(cases: tuple[Case, ...], first: dict[str, int]) -> tuple[Case, ...]:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from medad_fast.errors import CheckpointError, InputError
 from medad_fast.io.atomic import write_text
+from medad_fast.run_manifest import FILES
 
-__all__ = ["Request", "check_request", "digest_of"]
+__all__ = ["Request", "check_request", "digest_of", "require_free"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,24 @@ class Request:
     precision: str
     images: str
     """Digest of the prepared training images."""
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a folder with files of a run's names that no fit left there: they would be lost.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    state = folder / "state"
+    if (state / "request.json").is_file():
+        return
+    kept = [folder / name for name in FILES if (folder / name).exists()]
+    if state.is_dir():
+        kept += [each for each in sorted(state.iterdir()) if not each.name.startswith(".")]
+    if kept:
+        raise InputError(
+            f"{kept[0]} is of no run that could go on, and would be lost: choose another folder"
+        )
 
 
 def check_request(state: Path, request: Request, resume: bool) -> None:

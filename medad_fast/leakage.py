@@ -10,11 +10,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from medad_fast.errors import InputError
 
 __all__ = ["check_unseen", "known_pixels", "pixel_digests"]
+
+FLAT = 1e-5
+"""Range of grey levels, of those in [-1, 1], that resizing may give an image without contrast."""
+_SPLITS = {"train": "train", "tuning": "validation", "validation": "validation"}
+"""Splits of a run, and what they are in the data set."""
 
 
 def pixel_digests(images: Tensor) -> list[str]:
@@ -22,7 +28,7 @@ def pixel_digests(images: Tensor) -> list[str]:
     digests = []
     for image in images:
         pixels = image.contiguous().numpy()
-        flat = bool((pixels == pixels.flat[0]).all())
+        flat = bool(np.ptp(pixels) <= FLAT)
         digests.append("" if flat else hashlib.blake2b(pixels.data, digest_size=8).hexdigest())
     return digests
 
@@ -30,8 +36,8 @@ def pixel_digests(images: Tensor) -> list[str]:
 def known_pixels(splits: Mapping[str, Any]) -> dict[str, str]:
     """Which image has each digest: from the splits that a run was fitted with."""
     return {
-        digest: f"{case['case']} ({split})"
-        for split in ("train", "tuning", "validation")
+        digest: f"{case['case']} ({told})"
+        for split, told in _SPLITS.items()
         for case in splits.get(split, ())
         for digest in case.get("pixels", ())
         if digest

@@ -15,7 +15,14 @@ from medad_fast.leakage import check_unseen, known_pixels, pixel_digests
 from medad_fast.patient_names import PatientNames
 from medad_fast.preprocess import SliceSet
 
-__all__ = ["check_pixels_once", "file_sizes", "patient_numbers", "splits_of", "summary"]
+__all__ = [
+    "check_pixels_once",
+    "digests_by_case",
+    "file_sizes",
+    "patient_numbers",
+    "splits_of",
+    "summary",
+]
 
 
 def file_sizes(cases: Sequence[Case], slices: SliceSet) -> Tensor:
@@ -30,8 +37,17 @@ def file_sizes(cases: Sequence[Case], slices: SliceSet) -> Tensor:
     return torch.tensor(sizes, dtype=torch.float64)
 
 
+def digests_by_case(cases: Sequence[Case], slices: SliceSet | None) -> dict[str, list[str]]:
+    """Digests of the slices of each case, by its name; nothing where there are no slices."""
+    found = defaultdict[str, list[str]](list)
+    if slices is not None:
+        for case, digest in zip(slices.case.tolist(), pixel_digests(slices.images), strict=True):
+            found[cases[case].name].append(digest)
+    return dict(found)
+
+
 def summary(
-    training: SliceSet, tuning: SliceSet | None, validation: SliceSet, unlabeled: Tensor | None
+    training: SliceSet, tuning: SliceSet | None, validation: SliceSet, unlabeled: SliceSet | None
 ) -> dict[str, Any]:
     """How many images a fit had of each kind, and how many slices were left out."""
     return {
@@ -41,12 +57,14 @@ def summary(
         "tuning_skipped": 0 if tuning is None else tuning.skipped,
         "validation_images": len(validation.images),
         "validation_skipped": validation.skipped,
-        "unlabeled_images": 0 if unlabeled is None else len(unlabeled),
+        "unlabeled_images": 0 if unlabeled is None else len(unlabeled.images),
     }
 
 
-def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
-    """Cases per split, those of the normal images with a digest of each slice.
+def splits_of(
+    study: Study, normal: Mapping[str, SliceSet], unlabeled: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Cases per split, those that a fit saw with a digest of each slice.
 
     Patients are hashed with a salt that is never stored, so that no list of them undoes it.
 
@@ -54,6 +72,7 @@ def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
         study: the data set.
         normal: the prepared normal images of ``train``, ``validation`` and, where there is one,
             ``tuning``.
+        unlabeled: digests of the slices of each unlabeled training case, by its name.
     """
     names = PatientNames(keep=False)
     splits: dict[str, Any] = {}
@@ -67,7 +86,9 @@ def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
                 "case": case.name,
                 "label": case.label,
                 "patient": names(case.patient),
-                "pixels": pixels[next(numbers)] if case.label == "normal" else [],
+                "pixels": pixels[next(numbers)]
+                if case.label == "normal"
+                else list(unlabeled.get(case.name, ()) if split == "train" else ()),
             }
             for case in study.cases
             if case.split == split
@@ -76,7 +97,7 @@ def splits_of(study: Study, normal: Mapping[str, SliceSet]) -> dict[str, Any]:
 
 
 def check_pixels_once(splits: Mapping[str, Any]) -> None:
-    """Refuse the same pixels in two of training, tuning and validation.
+    """Refuse the same pixels in training and validation.
 
     Args:
         splits: from :func:`splits_of`.
@@ -84,10 +105,10 @@ def check_pixels_once(splits: Mapping[str, Any]) -> None:
     Raises:
         InputError: a slice is in both; names the two files.
     """
-    for split, others in (("tuning", ["train"]), ("validation", ["train", "tuning"])):
-        known = known_pixels({name: splits.get(name, []) for name in others})
+    learned = known_pixels({"train": splits["train"]})
+    for split in ("tuning", "validation"):
         for case in splits.get(split, []):
-            check_unseen(case["case"], split, case["pixels"], known)
+            check_unseen(case["case"], "validation", case["pixels"], learned)
 
 
 def patient_numbers(cases: Sequence[Case], slices: SliceSet) -> list[int]:

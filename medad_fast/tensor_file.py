@@ -27,7 +27,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with atomic_write(path) as temporary:
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file(whole, temporary)
+            temporary.chmod(mode)  # that of a new file: safetensors makes its own private
         except SafetensorError as error:
             raise DeviceError(f"could not write {path}: {error}") from error
         return hashlib.sha256(temporary.read_bytes()).hexdigest()

@@ -27,8 +27,12 @@ __all__ = [
 
 
 def say(text: str) -> None:
-    """A line of result on stdout, never wrapped: paths stay whole."""
-    print(text, flush=True)
+    """A line of result on stdout, never wrapped: paths stay whole.
+
+    What its encoding lacks is told by number: stdout, unlike stderr, would raise.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def show(table: Table) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import cast, get_args
@@ -17,6 +17,7 @@ from medad_fast.io.walk import image_files, is_image_file, stem
 
 __all__ = [
     "Entry",
+    "check_loose_normals",
     "has_folder_layout",
     "masks_by_stem",
     "read_data_json",
@@ -30,6 +31,7 @@ _LABELS: dict[Split, tuple[Label, ...]] = {
     "test": ("normal", "abnormal"),
 }
 """Which labels each split can use, named alike on disk and in a case."""
+_INNER = ("normal", "abnormal", "unlabeled", "masks")
 _OWN_COLUMNS = ("path", "label", "split", "patient", "mask")
 
 
@@ -50,12 +52,33 @@ def has_folder_layout(root: Path) -> bool:
     return any((root / split).is_dir() for split in _LABELS)
 
 
+def check_loose_normals(root: Path, files: Sequence[Path]) -> None:
+    """Refuse to take images as normal that lie in a folder whose name says otherwise.
+
+    Raises:
+        InputError: one lies in a folder ``abnormal``, ``masks``, ``test`` or ``unlabeled``, however
+            written.
+    """
+    for file in files:
+        for part in file.relative_to(root).parent.parts:
+            if part.casefold() in ("abnormal", "masks", "test", "unlabeled"):
+                raise InputError(
+                    f"{file}: lies in a folder {part}, but without the folders "
+                    f"{', '.join(_LABELS)} in {root} all images count as normal ones"
+                )
+
+
 def read_folder_layout(root: Path) -> Iterator[Entry]:
     """Folders ``train/{normal,unlabeled}``, ``validation/normal``, ``test/{normal,abnormal}``.
 
     Raises:
         InputError: a folder of another name beside them, or a mask without an image.
     """
+    for each in sorted(root.iterdir()):
+        if each.name not in _LABELS and any((each / name).is_dir() for name in _INNER):
+            raise InputError(
+                f"{each}: is not a folder of this layout, which has {', '.join(_LABELS)}"
+            )
     for split, labels in _LABELS.items():
         allowed = (*labels, "masks") if split == "test" else labels
         if not (root / split).is_dir():

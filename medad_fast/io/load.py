@@ -10,6 +10,7 @@ from typing import Literal
 from medad_fast.errors import InputError
 from medad_fast.io.layouts import (
     Entry,
+    check_loose_normals,
     has_folder_layout,
     masks_by_stem,
     read_data_json,
@@ -74,7 +75,10 @@ def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[P
             return path, list(read_data_json(path / "data.json"))
         if has_folder_layout(path):
             return path, list(read_folder_layout(path))
-        return path, [_loose(image_files(path), loose)]
+        files = image_files(path)
+        if loose == "normal":
+            check_loose_normals(path, files)
+        return path, [_loose(files, loose)]
     if path.is_file():
         if path.suffix == ".csv":
             return path.parent, list(read_manifest(path))
@@ -114,7 +118,8 @@ def _cases(root: Path, entry: Entry, masks: dict[str, Path]) -> Iterator[Case]:
             name=name,
             label=entry.label,
             split=entry.split,
-            patient=entry.patient or patient_of(name, group.patient_id),
+            patient=entry.patient
+            or patient_of(name, group.patient_id, _relative(root, group.series)),
             mask=entry.mask or _mask_of(name, group, entry, masks),
             groups=entry.groups,
         )

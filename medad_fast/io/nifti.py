@@ -17,7 +17,7 @@ from medad_fast.errors import InputError, LimitError
 from medad_fast.io.atomic import atomic_write
 from medad_fast.io.image import Image, Provenance
 from medad_fast.io.limits import MAX_HEADER_BYTES, check_size, naming, regular_file_size
-from medad_fast.io.orientation import geometry_of, slice_spacing_mm
+from medad_fast.io.orientation import Axis, geometry_of, nearest_axis, slice_spacing_mm
 
 __all__ = ["NIFTI_SUFFIXES", "read_nifti", "read_nifti_image", "write_nifti"]
 
@@ -50,7 +50,7 @@ class _Layout:
 
 
 def read_nifti_image(path: Path, *, volume: int | None = None) -> Image:
-    """Read a NIfTI-1 or -2 volume as axial slices of float32.
+    """Read a NIfTI-1 or -2 volume as axial slices of float32; a single slice in its own plane.
 
     Args:
         path: the file.
@@ -62,7 +62,7 @@ def read_nifti_image(path: Path, *, volume: int | None = None) -> Image:
         LimitError: larger than the stated limits.
     """
     voxels, layout = _read(path, volume)
-    geometry = geometry_of(layout.affine)
+    geometry = geometry_of(layout.affine, _plane_of(layout))
     return Image(
         pixels=geometry.to_slices(voxels),
         modality="OT",
@@ -75,6 +75,12 @@ def read_nifti_image(path: Path, *, volume: int | None = None) -> Image:
             rescaled=(layout.slope, layout.intercept) != (1.0, 0.0),
         ),
     )
+
+
+def _plane_of(layout: _Layout) -> Axis:
+    """That of the only slice where there is one, as for a single DICOM slice; else axial."""
+    flat = [axis for axis, side in enumerate(layout.shape) if side == 1]
+    return nearest_axis(layout.affine[:3, flat[0]]) if len(flat) == 1 else "axial"
 
 
 def read_nifti(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

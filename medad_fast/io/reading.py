@@ -65,6 +65,9 @@ def read_mask(path: Path, image: Image) -> NDArray[np.bool_]:
     pixels: NDArray[np.bool_] = np.nan_to_num(mask.pixels) != 0
     if pixels.ndim == 4:
         pixels = pixels[..., 0] | pixels[..., 1] | pixels[..., 2]
+    if mask.geometry is None and image.geometry is not None and _is_one_dicom_slice(image):
+        # A picture is as the file stores its rows, which the image need not be shown by.
+        pixels = image.geometry.to_slices(pixels.transpose(2, 1, 0))
     if mask.geometry is not None and image.geometry is not None:
         differ = abs(
             _corners(mask.geometry, pixels.shape) - _corners(image.geometry, image.pixels.shape)
@@ -82,6 +85,10 @@ def read_mask(path: Path, image: Image) -> NDArray[np.bool_]:
             f"has {wanted}"
         )
     return pixels
+
+
+def _is_one_dicom_slice(image: Image) -> bool:
+    return image.provenance.reader == "dicom" and len(image.pixels) == 1
 
 
 def write_map(path: Path, maps: NDArray[np.float32], image: Image) -> Path:

@@ -34,6 +34,8 @@ class FileGroup:
     files: tuple[Path, ...]
     patient_id: str
     """DICOM's PatientID; empty where there is none."""
+    series: Path
+    """The first file of the DICOM series that they are of, as sorted; their own first otherwise."""
 
 
 def group_files(paths: Sequence[Path]) -> list[FileGroup]:
@@ -50,24 +52,28 @@ def group_files(paths: Sequence[Path]) -> list[FileGroup]:
             header = _header(path)
             uid = "" if header is None else str(header.get("SeriesInstanceUID", "") or "")
             series.setdefault(uid or path, []).append((path, header))
-        groups = [group for members in series.values() for group in _stacks(members, _PARTINGS)]
+        groups = [group for members in series.values() for group in _of_series(members)]
     return sorted(groups, key=lambda group: group.files[0])
 
 
+def _of_series(members: list[_Member]) -> Iterator[FileGroup]:
+    yield from _stacks(members, _PARTINGS, min(path for path, _ in members))
+
+
 def _stacks(
-    members: list[_Member], partings: Sequence[Callable[[Any], object]]
+    members: list[_Member], partings: Sequence[Callable[[Any], object]], first: Path
 ) -> Iterator[FileGroup]:
     ordered = _volume_order(members)
     if ordered is not None:
-        yield FileGroup(tuple(ordered), _patient_id(members[0][1]))
+        yield FileGroup(tuple(ordered), _patient_id(members[0][1]), first)
     elif partings and len(members) > 1:
         parts: dict[object, list[_Member]] = {}
         for path, header in members:
             parts.setdefault(partings[0](header), []).append((path, header))
         for part in parts.values():
-            yield from _stacks(part, partings[1:])
+            yield from _stacks(part, partings[1:], first)
     else:
-        yield from (FileGroup((path,), _patient_id(header)) for path, header in members)
+        yield from (FileGroup((path,), _patient_id(header), first) for path, header in members)
 
 
 def _plane(header: Any) -> object:
@@ -92,10 +98,10 @@ def _moment(header: Any) -> object:
 _PARTINGS = (_plane, _moment)
 
 
-def patient_of(name: str, patient_id: str) -> str:
-    """Whose image it is: its PatientID, else the ``sub-X`` part of its name, else itself."""
+def patient_of(name: str, patient_id: str, series: str) -> str:
+    """Whose image it is: its PatientID, else the ``sub-X`` part of its name, else its series."""
     subject = _SUBJECT.search(name)
-    return patient_id or (subject.group(1) if subject else name)
+    return patient_id or (subject.group(1) if subject else series)
 
 
 def _header(path: Path) -> Any:

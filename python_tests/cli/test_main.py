@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from medad_fast.cli.console import say
 from medad_fast.cli.main import main
 from medad_fast.methods import list_methods
 from medad_fast.training import Interrupted
@@ -218,3 +220,12 @@ def test_help_needs_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_a_name_that_the_terminal_cannot_write_is_told_by_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", told)
+    say("Run: Läufe/run")
+    assert told.buffer.getvalue() == b"Run: L\\xe4ufe/run\n"  # type: ignore[attr-defined]

@@ -121,7 +121,7 @@ def test_what_sets_the_threshold_is_as_new_to_the_method_as_what_it_will_score(
     monkeypatch.setattr(type(method), "finish", recording)
     run = fit(name, data, tmp_path, device="cpu", max_steps=1, **settings)
     pixels = {
-        split: {digest for case in cases for digest in case["pixels"]}
+        split: {digest for case in cases if case["label"] == "normal" for digest in case["pixels"]}
         for split, cases in run.splits.items()
     }
     tuning = pixels.get("tuning", set())
@@ -151,5 +151,55 @@ def test_a_test_image_that_a_method_tuned_on_is_known(tmp_path):
         path.rename(tmp_path / "d/test/normal" / path.name)
     medad_fast.predict(run, tmp_path / "d", tmp_path / "out")
     reasons = (tmp_path / "out/errors.jsonl").read_text()
-    assert f"{tuned['case']} (tuning)" in reasons
+    assert f"{tuned['case']} (validation)" in reasons
     assert len(reasons.splitlines()) == 2
+
+
+def test_a_picture_twice_in_validation_is_no_leak_wherever_its_copies_go(tmp_path):
+    write_pictures(tmp_path / "d/train/normal", 8, 1)
+    write_pictures(tmp_path / "d/validation/normal", 1, 2)
+    (original,) = (tmp_path / "d/validation/normal").iterdir()
+    (original.parent / "copy.png").write_bytes(original.read_bytes())
+    settings = {**SMALL["salad"], "image_size": 32}
+    run = fit("salad", tmp_path / "d", tmp_path / "run", device="cpu", max_steps=1, **settings)
+    assert (run.data["tuning_images"], run.data["validation_images"]) == (1, 1)
+
+
+def test_pictures_without_contrast_are_no_copies_of_each_other(tmp_path):
+    """Resizing gives them a trace of contrast, the same for all."""
+    write_pictures(tmp_path / "d/train/normal", 8, 1)
+    write_pictures(tmp_path / "d/validation/normal", 2, 2)
+    for place in ("train/normal", "validation/normal"):
+        Picture.new("L", (240, 240)).save(tmp_path / "d" / place / "black.png")
+    settings = {**TINY, "image_size": 64}
+    fit(NAME, tmp_path / "d", tmp_path / "run", device="cpu", max_steps=1, **settings)
+
+
+def test_an_unlabeled_image_that_was_learned_from_is_known(tmp_path):
+    write_pictures(tmp_path / "d/train/normal", 8, 1)
+    write_pictures(tmp_path / "d/validation/normal", 2, 2)
+    write_pictures(tmp_path / "d/train/unlabeled", 3, 3)
+    write_pictures(tmp_path / "d/test/normal", 1, 4)
+    (copied, *_) = sorted((tmp_path / "d/train/unlabeled").iterdir())
+    (tmp_path / "d/test/normal/copy.png").write_bytes(copied.read_bytes() + b"another file")
+    settings = {**SMALL["ddad"], "image_size": 32}
+    run = fit("ddad", tmp_path / "d", tmp_path / "run", device="cpu", max_steps=1, **settings)
+    about = medad_fast.predict(run, tmp_path / "d", tmp_path / "out")
+    assert (about["counts"]["images"], about["counts"]["failed_files"]) == (1, 1)
+    assert f"{copied.name} (train)" in (tmp_path / "out/errors.jsonl").read_text()
+    # What a method did not learn from it may be asked about.
+    other = fit(NAME, tmp_path / "d", tmp_path / "plain", device="cpu", max_steps=1, **TINY)
+    about = medad_fast.predict(other, tmp_path / "d", tmp_path / "out2")
+    assert about["counts"]["images"] == 2
+
+
+def test_folders_that_say_abnormal_are_not_learned_as_normal(tmp_path):
+    write_pictures(tmp_path / "a/normal", 9, 1)
+    write_pictures(tmp_path / "a/Abnormal", 2, 2)
+    with pytest.raises(InputError, match=r"lies in a folder Abnormal"):
+        fit(NAME, tmp_path / "a", tmp_path / "run", **TINY)
+    write_pictures(tmp_path / "b/train/normal", 9, 1)
+    write_pictures(tmp_path / "b/val/normal", 2, 2)
+    with pytest.raises(InputError, match=r"val: is not a folder of this layout.*validation"):
+        fit(NAME, tmp_path / "b", tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()

@@ -70,3 +70,29 @@ def test_a_folder_in_use_is_busy_and_free_again_when_its_holder_is_killed(data, 
     (tmp_path / ".partial-1-model.safetensors").write_bytes(b"half")
     with folder_lock(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "log.jsonl", "state/notes.txt"])
+def test_files_of_somebody_else_are_not_lost(name, data, tmp_path):
+    (tmp_path / "run/state").mkdir(parents=True)
+    (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} is of no run"):
+        fit(NAME, data, tmp_path / "run", device="cpu", max_steps=1, **TINY)
+    assert (tmp_path / "run" / name).read_text() == "mine"
+    (tmp_path / "run" / name).unlink()
+    fit(NAME, data, tmp_path / "run", device="cpu", max_steps=1, **TINY)
+
+
+def test_another_finished_run_is_not_taken_for_the_one_asked_for(data, tmp_path):
+    fit(NAME, data, tmp_path, device="cpu", max_steps=1, **TINY)
+    with pytest.raises(InputError, match="finished run of autoencoder with seed 0, not of ddad"):
+        fit("ddad", data, tmp_path, device="cpu", resume=True)
+    with pytest.raises(InputError, match="not of autoencoder with seed 3"):
+        fit(NAME, data, tmp_path, device="cpu", resume=True, seed=3, **TINY)
+
+
+def test_all_files_of_a_run_have_the_permissions_of_new_ones(data, tmp_path):
+    fit(NAME, data, tmp_path / "run", device="cpu", max_steps=1, **TINY)
+    (tmp_path / "new").touch()
+    mode = (tmp_path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "run").glob("*.*")} == {mode}

@@ -123,3 +123,17 @@ def test_one_patient_id_is_one_patient(tmp_path):
     for k, who in enumerate(("A", "A", "B")):
         write_dicom(tmp_path / f"{k}.dcm", np.full((4, 4), k, np.uint8), PatientID=who)
     assert [case.patient for case in load_study(tmp_path).cases] == ["A", "A", "B"]
+
+
+def test_a_series_without_a_patient_stays_one_patient_when_a_slice_is_missing(tmp_path):
+    for number in range(2):
+        tags = {"SeriesInstanceUID": f"1.2.{number}"}
+        paths = write_series(tmp_path / f"scan{number}", _volume(), **tags)
+        paths[1].unlink()
+    study = load_study(tmp_path)
+    assert len(study.cases) == 6
+    assert {case.name.split("/")[0]: case.patient for case in study.cases} == {
+        "scan0": "scan0/001.dcm",
+        "scan1": "scan1/001.dcm",
+    }
+    assert len({case.patient for case in study.cases}) == 2

@@ -115,3 +115,46 @@ def test_an_array_becomes_an_image(tmp_path):
     for bad in (np.zeros(4), np.zeros((0, 4)), np.zeros((4, 4), complex)):
         with pytest.raises(InputError, match="array of pixels"):
             image_of_array(bad)
+
+
+TURNS = [
+    [1, 0, 0, 0, 1, 0],
+    [-1, 0, 0, 0, -1, 0],  # prone
+    [0, 1, 0, 1, 0, 0],
+    [0, 1, 0, 0, 0, -1],  # sagittal, as of a spine
+    [1, 0, 0, 0, 0, -1],  # coronal
+    [0, 0, 1, 0, 1, 0],
+    [0, 1, 0, 0.1, 0, -0.995],
+]
+
+
+def one_slice(path, pixels, cosines):
+    place = {
+        "ImagePositionPatient": [10.0, 20.0, 30.0],
+        "ImageOrientationPatient": (
+            np.array(cosines) / np.linalg.norm(np.reshape(cosines, (2, 3)), axis=1).repeat(3)
+        ).tolist(),
+        "PixelSpacing": [2.0, 1.0],
+    }
+    return write_dicom(path, pixels, **place)
+
+
+@pytest.mark.parametrize("cosines", TURNS)
+def test_the_map_and_the_mask_of_one_dicom_slice_are_shown_as_it_is(cosines, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 999, (4, 5), np.int16)
+    image = read(one_slice(tmp_path / "a.dcm", pixels, cosines))
+    assert len(image.pixels) == 1
+    written = write_map(tmp_path / "a.dcm", image.pixels.astype(np.float32), image)
+    np.testing.assert_array_equal(read(written).pixels, image.pixels)
+    marked = write_map(tmp_path / "m.dcm", (image.pixels > 500).astype(np.float32), image)
+    np.testing.assert_array_equal(read_mask(marked, image), image.pixels > 500)
+
+
+@pytest.mark.parametrize("cosines", TURNS)
+def test_a_picture_as_mask_of_one_dicom_slice_marks_the_pixels_as_they_are_stored(
+    cosines, tmp_path
+):
+    pixels = np.random.default_rng(1).integers(0, 999, (4, 5), np.int16)
+    image = read(one_slice(tmp_path / "a.dcm", pixels, cosines))
+    mask = write_png(tmp_path / "a.png", (pixels > 500).astype(np.uint8) * 255)
+    np.testing.assert_array_equal(read_mask(mask, image), image.pixels > 500)
