@@ -61,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}", DISK)
     except Exception as error:
+        # On a CPU torch raises a RuntimeError, which only its text tells from others.
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            return _fail(
+                "out of memory; a fit needs less with a smaller batch_size, width or image_size",
+                DISK,
+            )
         # The text of a foreign error may hold what stands in a file; its place in the code cannot.
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"

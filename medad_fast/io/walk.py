@@ -28,8 +28,9 @@ _SUFFIXES = (*NIFTI_SUFFIXES, *PICTURE_SUFFIXES, *DICOM_SUFFIXES)
 def image_files(folder: Path) -> list[Path]:
     """All images below ``folder``, sorted by path, each file once.
 
-    Links to folders are not followed, links to files are; pipes, devices and hidden files are
-    passed over. A file that is found under two names is listed under the first.
+    Links to folders are not followed, links to files are; pipes, devices, hidden files and folders
+    of finished predictions (their maps are no images of patients) are passed over. A file that is
+    found under two names is listed under the first.
 
     Raises:
         InputError: a folder cannot be listed.
@@ -84,7 +85,11 @@ def _walk(folder: Path) -> Iterator[Path]:
         raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
     for here, folders, names in os.walk(folder, onerror=refuse, followlinks=False):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
+        folders[:] = [
+            name
+            for name in folders
+            if not _is_hidden(name) and not Path(here, name, "predict.json").is_file()
+        ]
         yield from (Path(here, name) for name in names if is_image_file(Path(here, name)))
 
 

@@ -115,6 +115,23 @@ def test_a_bug_of_ours_is_one_line_without_its_text(
     assert "DOE" not in err
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")],
+)
+def test_too_little_memory_is_no_bug(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hungry(*_: object) -> None:
+        raise error
+
+    monkeypatch.delenv("MEDAD_TRACEBACK", raising=False)
+    monkeypatch.setattr("medad_fast.cli.main._run", hungry)
+    code, _, err = said(capsys, ["doctor"])
+    assert code == 4
+    assert err.startswith("medad: error: out of memory; a fit needs less with a smaller batch_size")
+
+
 def test_a_traceback_can_be_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -257,3 +257,10 @@ def test_a_dicom_file_needs_no_suffix(tmp_path):
     write_dicom(tmp_path / "IM0001", np.zeros((4, 4), np.uint8))
     (tmp_path / "README").write_text("no image")
     assert [case.name for case in load_study(tmp_path).cases] == ["IM0001"]
+
+
+def test_finished_predictions_within_a_folder_of_images_are_none_of_its_images(tmp_path):
+    root = _folders(tmp_path, scans=2, results_overlays=2)
+    assert len(load_study(root).cases) == 4
+    (root / "results/predict.json").write_text("{}")
+    assert [case.name for case in load_study(root).cases] == ["scans/0.png", "scans/1.png"]
