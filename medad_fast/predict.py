@@ -92,8 +92,8 @@ def predict(
         progress: called after each file.
 
     Returns:
-        What ``predict.json`` holds; ``counts`` has ``files``, ``failed_files``, ``images`` and
-        ``skipped_slices``.
+        What ``predict.json`` holds; ``counts`` has ``files``, ``failed_files``, ``empty_files``
+        (no slice of which was scored, for want of foreground), ``images`` and ``skipped_slices``.
 
     Raises:
         InputError: there is nothing to score, or, if ``strict``, a file cannot be used, or
@@ -191,6 +191,7 @@ class _Scorer:
     images: int = 0
     skipped_slices: int = 0
     failed_files: int = 0
+    empty_files: int = 0
 
     def score(
         self, case: Case, scores: TableWriter, baselines: TableWriter, sources: TableWriter
@@ -204,6 +205,7 @@ class _Scorer:
         slices = self.run.pipeline(image)
         if not len(slices.images):
             self.skipped_slices += slices.skipped
+            self.empty_files += 1
             return
         if case.split == "test" and case.label != "unlabeled":
             check_unseen(case.name, case.split, pixel_digests(slices.images), self.known)
@@ -291,6 +293,7 @@ def _about(scorer: _Scorer, files: int, split: Split, manifest: str | None) -> d
             "files": files,
             "failed_files": scorer.failed_files,
             "images": scorer.images,
+            "empty_files": scorer.empty_files,
             "skipped_slices": scorer.skipped_slices,
         },
         "dicom_results": scorer.results.dicom_sources,

@@ -75,10 +75,13 @@ def predict(
             progress=progress,
         )
     counts = about["counts"]
-    good = counts["files"] - counts["failed_files"]
+    good = counts["files"] - counts["failed_files"] - counts["empty_files"]
     say(f"Scored {counts['images']} images from {good} of {counts['files']} files.")
     if counts["skipped_slices"]:
-        say(f"Skipped {counts['skipped_slices']} nearly empty slices.")
+        whole = (
+            f", among them all of {counts['empty_files']} files" if counts["empty_files"] else ""
+        )
+        say(f"Skipped {counts['skipped_slices']} nearly empty slices{whole}.")
     say(f"Scores: {out / 'scores.csv'}")
     if dicom_out:
         say(f"DICOM results of {about['dicom_results']} files: {out / 'dicom'}")

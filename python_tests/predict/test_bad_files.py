@@ -77,6 +77,7 @@ def test_bad_files_among_a_thousand_are_listed_and_stop_nothing(run: Run, tmp_pa
     assert about["counts"] == {
         "files": 1000,
         "failed_files": 100,
+        "empty_files": 0,
         "images": 900,
         "skipped_slices": 0,
     }

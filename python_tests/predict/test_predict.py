@@ -242,6 +242,7 @@ def test_predict_json_tells_where_the_numbers_come_from(
     assert about["counts"] == {
         "files": 3,
         "failed_files": 0,
+        "empty_files": 0,
         "images": 3 * SLICES,
         "skipped_slices": 0,
     }
@@ -256,6 +257,16 @@ def test_empty_slices_are_skipped_and_counted(run: Run, study: Path, tmp_path: P
     assert about["counts"]["images"] == 3 * SLICES - 1
     rows = read_scores(tmp_path / "out/scores.csv")
     assert [r.slice for r in rows if "SECRET0" in r.path] == list(range(1, SLICES))
+    volume[:] = -1000
+    write_nifti(study / "test/normal/sub-SECRET1.nii.gz", volume, AFFINE)
+    about = predict(run, study, tmp_path / "out")
+    assert about["counts"] == {
+        "files": 3,
+        "failed_files": 0,
+        "empty_files": 1,
+        "images": 2 * SLICES - 1,
+        "skipped_slices": 1 + SLICES,
+    }
 
 
 def test_predictions_can_be_evaluated(run: Run, study: Path, tmp_path: Path) -> None:
