@@ -76,6 +76,9 @@ def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[P
         if has_folder_layout(path):
             return path, list(read_folder_layout(path))
         files = image_files(path)
+        if (path / "normal").is_dir() or (path / "abnormal").is_dir():
+            # The folder test of a layout, given by itself: its masks are no images.
+            files = [file for file in files if path / "masks" not in file.parents]
         if loose == "normal":
             check_loose_normals(path, files)
         return path, [_loose(files, loose)]

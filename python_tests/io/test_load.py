@@ -264,3 +264,9 @@ def test_finished_predictions_within_a_folder_of_images_are_none_of_its_images(t
     assert len(load_study(root).cases) == 4
     (root / "results/predict.json").write_text("{}")
     assert [case.name for case in load_study(root).cases] == ["scans/0.png", "scans/1.png"]
+
+
+def test_masks_are_no_images_where_the_folder_test_is_given_by_itself(tmp_path):
+    root = _folders(tmp_path, test_normal=2, test_abnormal=1, test_masks=1)
+    names = [case.name for case in load_study(root / "test").cases]
+    assert names == ["abnormal/0.png", "normal/0.png", "normal/1.png"]
