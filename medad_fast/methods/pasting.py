@@ -53,7 +53,10 @@ def find_lungs(images: Tensor, mode: Mode = "reference", side: int = PAPER_SIZE)
 
 
 def read_mask(path: str, size: int) -> Tensor:
-    """A mask ``(size, size)`` from an ``.npy`` file, the nearest pixels of it."""
+    """A mask ``(size, size)`` from an ``.npy`` file, the nearest pixels of it.
+
+    It lies on the square image: of images that are not square it must be padded as they are.
+    """
     try:
         array = np.load(Path(path), allow_pickle=False)
     except (OSError, ValueError) as error:
