@@ -31,14 +31,7 @@ from medad_fast.preprocess import (
     load_slices,
     resolve_modality,
 )
-from medad_fast.provenance import (
-    check_pixels_once,
-    digests_by_case,
-    file_sizes,
-    patient_numbers,
-    splits_of,
-    summary,
-)
+from medad_fast.provenance import check_pixels_once, file_sizes, patient_numbers, splits_of, summary
 from medad_fast.recipes import Recipe, load_recipe
 from medad_fast.recipes.published import for_run
 from medad_fast.thresholds import TARGET_FPR, check_target, choose
@@ -127,18 +120,19 @@ def fit(
         if study.select("tuning", "normal"):
             tuning = _normal_images(study, "tuning", pipeline)
         validation = _normal_images(study, "validation", pipeline)
-        tuned = {} if tuning is None else {"tuning": tuning}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
             model = create(method, **fields)
         pool = _unlabeled_cases(model, study, recipe.unlabeled)
         further = load_slices(pool, pipeline) if pool else None
         unlabeled = None if further is None else further.images
-        splits = splits_of(
-            study,
-            {"train": training, **tuned, "validation": validation},
-            digests_by_case(pool, further),
+        seen = (
+            (cases, training),
+            (study.select("tuning", "normal"), tuning),
+            (study.select("validation", "normal"), validation),
+            (pool, further),
         )
+        splits = splits_of(study, [(part, slices) for part, slices in seen if slices is not None])
         check_pixels_once(splits)
         request = Request(
             method,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +14,7 @@ from medad_fast.leakage import check_unseen, known_pixels, pixel_digests
 from medad_fast.patient_names import PatientNames
 from medad_fast.preprocess import SliceSet
 
-__all__ = [
-    "check_pixels_once",
-    "digests_by_case",
-    "file_sizes",
-    "patient_numbers",
-    "splits_of",
-    "summary",
-]
+__all__ = ["check_pixels_once", "file_sizes", "patient_numbers", "splits_of", "summary"]
 
 
 def file_sizes(cases: Sequence[Case], slices: SliceSet) -> Tensor:
@@ -35,15 +27,6 @@ def file_sizes(cases: Sequence[Case], slices: SliceSet) -> Tensor:
         for case, single in zip(of_case, alone, strict=True)
     ]
     return torch.tensor(sizes, dtype=torch.float64)
-
-
-def digests_by_case(cases: Sequence[Case], slices: SliceSet | None) -> dict[str, list[str]]:
-    """Digests of the slices of each case, by its name; nothing where there are no slices."""
-    found = defaultdict[str, list[str]](list)
-    if slices is not None:
-        for case, digest in zip(slices.case.tolist(), pixel_digests(slices.images), strict=True):
-            found[cases[case].name].append(digest)
-    return dict(found)
 
 
 def summary(
@@ -62,37 +45,34 @@ def summary(
 
 
 def splits_of(
-    study: Study, normal: Mapping[str, SliceSet], unlabeled: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    """Cases per split, those that a fit saw with a digest of each slice.
+    study: Study, seen: Iterable[tuple[Sequence[Case], SliceSet]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Cases per split but ``test``, those that a fit saw with a digest of each slice.
 
     Patients are hashed with a salt that is never stored, so that no list of them undoes it.
 
     Args:
         study: the data set.
-        normal: the prepared normal images of ``train``, ``validation`` and, where there is one,
-            ``tuning``.
-        unlabeled: digests of the slices of each unlabeled training case, by its name.
+        seen: cases, and the slices that were made of them.
     """
     names = PatientNames(keep=False)
-    splits: dict[str, Any] = {}
-    for split, slices in normal.items():
-        pixels = defaultdict[int, list[str]](list)
+    pixels = defaultdict[str, list[str]](list)
+    for cases, slices in seen:
         for case, digest in zip(slices.case.tolist(), pixel_digests(slices.images), strict=True):
-            pixels[case].append(digest)
-        numbers = itertools.count()
-        splits[split] = [
-            {
-                "case": case.name,
-                "label": case.label,
-                "patient": names(case.patient),
-                "pixels": pixels[next(numbers)]
-                if case.label == "normal"
-                else list(unlabeled.get(case.name, ()) if split == "train" else ()),
-            }
-            for case in study.cases
-            if case.split == split
-        ]
+            pixels[cases[case].name].append(digest)
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for split in ("train", "tuning", "validation"):
+        of_split = [case for case in study.cases if case.split == split]
+        if of_split:
+            splits[split] = [
+                {
+                    "case": case.name,
+                    "label": case.label,
+                    "patient": names(case.patient),
+                    "pixels": pixels.get(case.name, []),
+                }
+                for case in of_split
+            ]
     return splits
 
 
