@@ -166,15 +166,14 @@ def _outcome(
 ) -> Outcome:
     if reason := ablation.refusal():
         return Outcome(ablation, better, worse, reason=reason)
-    pairs, both = [], []
+    pairs: dict[int, list[Record]] = {}
     for seed in range(seeds):
         keys = [
             Fit(SETS[ablation.set], seed, variant, **options).key for variant in (better, worse)
         ]
         if all(key in by_key for key in keys):
-            pairs.append([by_key[key] for key in keys])
-            both.append(seed)
+            pairs[seed] = [by_key[key] for key in keys]
     if not pairs:
         return Outcome(ablation, better, worse, reason="no records of this code")
-    found = difference([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    return Outcome(ablation, better, worse, found, seeds=tuple(both))
+    found = difference([pair[0] for pair in pairs.values()], [pair[1] for pair in pairs.values()])
+    return Outcome(ablation, better, worse, found, seeds=tuple(pairs))
