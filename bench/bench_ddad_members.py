@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.harness import Benchmark, Candidate, Comparison, compare
-from medad_fast.methods.optimization import adam
+from medad_fast.methods.parts.optimization import adam
 from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder
 from python_tests.methods.plain_ddad import PlainAutoencoder, alone
 

@@ -32,9 +32,9 @@ import torch
 from numpy.typing import NDArray
 
 from bench.harness.machine import OtherProcesses, describe
-from medad_fast.evaluate.bootstrap import draw_clusters, interval, score_replicates
-from medad_fast.evaluate.metrics import average_precision, oracle_dice
-from medad_fast.evaluate.pixels import FPR_LIMIT, PixelCollector, aupro
+from medad_fast.evaluation.bootstrap import draw_clusters, interval, score_replicates
+from medad_fast.evaluation.pixels import FPR_LIMIT, PixelCollector, aupro
+from medad_fast.evaluation.ranking import average_precision, oracle_dice
 
 __all__ = ["main"]
 

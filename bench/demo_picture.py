@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from medad_fast.io import read
-from medad_fast.overlay import grey_levels, overlay
+from medad_fast.artifacts.overlay import grey_levels, overlay
+from medad_fast.data import read
 
 ABNORMAL, NORMAL = 5, 3
 MAGNIFY, GAP = 2, 4

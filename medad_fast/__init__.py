@@ -6,9 +6,7 @@ Importing this package is cheap: every name below is loaded when it is first use
 from __future__ import annotations
 
 import importlib
-import sys
 from pkgutil import extend_path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 # A source tree on sys.path (pytest started in a checkout, say) comes before the installed package
@@ -17,11 +15,11 @@ __path__ = extend_path(__path__, __name__)
 
 if TYPE_CHECKING:
     from medad_fast import errors, methods, ops
-    from medad_fast.checkpoint import load
-    from medad_fast.evaluate import compare, evaluate
-    from medad_fast.fit import fit
+    from medad_fast.artifacts.run import load
+    from medad_fast.evaluation import compare, evaluate
     from medad_fast.ops._native import build_info
-    from medad_fast.predict import predict
+    from medad_fast.verbs.fit import fit
+    from medad_fast.verbs.predict import predict
 
     __version__: str
 
@@ -40,11 +38,11 @@ __all__ = [
 
 _HOME = {
     "build_info": "medad_fast.ops._native",
-    "compare": "medad_fast.evaluate",
-    "evaluate": "medad_fast.evaluate",
-    "fit": "medad_fast.fit",
-    "load": "medad_fast.checkpoint",
-    "predict": "medad_fast.predict",
+    "compare": "medad_fast.evaluation.comparison",
+    "evaluate": "medad_fast.evaluation.summary",
+    "fit": "medad_fast.verbs.fit",
+    "load": "medad_fast.artifacts.run",
+    "predict": "medad_fast.verbs.predict",
 }
 """Where each public function lives."""
 
@@ -75,19 +73,3 @@ def _version() -> str:
         return version("medad-fast")
     except PackageNotFoundError:
         return "0+uninstalled"
-
-
-class _Package(ModuleType):
-    """Keeps ``medad_fast.fit`` the function although a module has the same name.
-
-    When anyone imports the module ``medad_fast.fit``, the import system binds it here under its
-    own name, over the function; so a verb's module is replaced by the verb.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -5,7 +5,7 @@
     python -m bench.quality --ablations                  # the papers' ablations
     python -m bench.quality --sets chest --methods anatpaste ddad --hours 1
 
-Sets are simulated (see ``medad_fast.simulate``): figures compare methods, they are no diagnostic
+Sets are simulated (see ``bench.quality.sets``): figures compare methods, they are no diagnostic
 accuracy. Each fit is one JSON file in ``bench/results/quality``, named by a key of method, set,
 seed, settings and the code behind it; ``python -m bench.quality.page`` makes the tables.
 """
@@ -32,11 +32,11 @@ from bench.quality.record import (
     over_budget,
     record_path,
 )
-from bench.quality.sets import SETS
+from bench.quality.simulated import SETS
 from bench.quality.tables import outcome_lines, set_table
 from medad_fast.errors import MedadError
 from medad_fast.methods import list_methods
-from medad_fast.training import Interrupted
+from medad_fast.training.loop import Interrupted
 
 __all__ = ["main", "parse"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.quality.plan import Fit, Variant
 from bench.quality.pooled import Pooled, difference
-from bench.quality.sets import SETS
+from bench.quality.simulated import SETS
 
 __all__ = ["ABLATIONS", "Ablation", "Outcome", "ablation_fits", "outcomes"]
 

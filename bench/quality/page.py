@@ -18,7 +18,7 @@ from bench.quality.ablations import ABLATIONS, ablation_fits, outcomes
 from bench.quality.plan import BUDGET_CORES, BUDGET_SECONDS, available, missing, plan
 from bench.quality.pooled import pool
 from bench.quality.record import Record, load_records
-from bench.quality.sets import SETS, QualitySet
+from bench.quality.simulated import SETS, QualitySet
 from bench.quality.tables import (
     best_trivial,
     kind_table,

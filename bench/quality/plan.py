@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.quality.sets import SETS, QualitySet
+from bench.quality.simulated import SETS, QualitySet
 from bench.quality.source import digest, modules_of
 from medad_fast.errors import InputError
 from medad_fast.methods import PLACES, config_class, list_methods
-from medad_fast.methods.config import from_fields, to_fields
 from medad_fast.recipes import Recipe, load_recipe
+from medad_fast.settings import from_fields, to_fields
 
 __all__ = ["BUDGET_CORES", "BUDGET_SECONDS", "Fit", "Variant", "available", "missing", "plan"]
 
@@ -23,7 +23,11 @@ BUDGET_SECONDS = 180.0
 """Of a fit on two cores, with the recipes as they are."""
 BUDGET_CORES = 2
 
-SHARED_CODE = ("medad_fast.training", "medad_fast.preprocess.pipeline", "medad_fast.baselines")
+SHARED_CODE = (
+    "medad_fast.training.loop",
+    "medad_fast.data.pipeline",
+    "medad_fast.training.baselines",
+)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.evaluate.bootstrap import draw_clusters, interval, score_replicates
-from medad_fast.evaluate.metrics import auroc, rank
+from medad_fast.evaluation.bootstrap import draw_clusters, interval, score_replicates
+from medad_fast.evaluation.ranking import auroc, rank
 
 __all__ = ["Pooled", "difference", "pool"]
 

@@ -17,10 +17,10 @@ import torch
 import medad_fast
 from bench.harness.machine import OtherProcesses, processor
 from bench.quality.plan import BUDGET_CORES, BUDGET_SECONDS, Fit
-from bench.quality.sets import content_digest
-from medad_fast.evaluate.metrics import auroc, rank
-from medad_fast.io.atomic import write_text
-from medad_fast.scores import ScoreRow, read_scores
+from bench.quality.simulated import content_digest
+from medad_fast.artifacts.scores import ScoreRow, read_scores
+from medad_fast.evaluation.ranking import auroc, rank
+from medad_fast.files import write_text
 
 __all__ = [
     "FORMAT",

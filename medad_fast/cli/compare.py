@@ -48,8 +48,8 @@ def compare(
     out:
         JSON file for all figures and for the settings in which the runs differ.
     """
-    from medad_fast.evaluate import compare as judge
-    from medad_fast.io.atomic import write_text
+    from medad_fast.evaluation import compare as judge
+    from medad_fast.files import write_text
     from medad_fast.report import difference_table
 
     found = judge(

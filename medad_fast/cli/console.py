@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from medad_fast.training import Step
+    from medad_fast.training.loop import Step
 
 __all__ = [
     "count_bar",

@@ -64,7 +64,7 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 
 def _simulate(data: Path, seed: int) -> None:
-    from medad_fast.simulate import simulate_brain
+    from medad_fast.demo.brain import simulate_brain
 
     facts = data / "simulation.json"
     if facts.is_file():
@@ -78,7 +78,7 @@ def _simulate(data: Path, seed: int) -> None:
 
 
 def _fit(method: str, data: Path, run: Path, seed: int, resume: bool) -> None:
-    from medad_fast.fit import fit
+    from medad_fast.verbs.fit import fit
 
     begin = time.monotonic()
     with training_bar(method) as progress:
@@ -87,9 +87,9 @@ def _fit(method: str, data: Path, run: Path, seed: int, resume: bool) -> None:
 
 
 def _judge(out: Path, method: str, seed: int) -> dict[str, Any]:
-    from medad_fast.evaluate import evaluate
-    from medad_fast.predict import predict
+    from medad_fast.evaluation import evaluate
     from medad_fast.report import write_report
+    from medad_fast.verbs.predict import predict
 
     results = out / "results" / method
     with count_bar(f"scoring with {method}") as progress:

@@ -48,7 +48,7 @@ def evaluate(
     no_images:
         Leave patients' images out of the report.
     """
-    from medad_fast.evaluate import evaluate as judge
+    from medad_fast.evaluation import evaluate as judge
     from medad_fast.report import decision_lines, metrics_table, published_rows, write_report
 
     metrics = judge(

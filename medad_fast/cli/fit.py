@@ -16,8 +16,8 @@ from medad_fast.cli.console import note, printable, say, training_bar, warn
 from medad_fast.errors import InputError
 
 if TYPE_CHECKING:
-    from medad_fast.checkpoint import Run
-    from medad_fast.estimate import Estimate
+    from medad_fast.artifacts.run import Run
+    from medad_fast.training.estimate import Estimate
 
 __all__ = ["fit_command"]
 
@@ -83,7 +83,7 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
 def _fit(
     *, data: Path, out: Path, method: str | None = None, config: str | None = None, **given: Any
 ) -> int:
-    from medad_fast.fit import fit
+    from medad_fast.verbs.fit import fit
 
     method = method or _only_method(config)
     with training_bar(method) as progress:

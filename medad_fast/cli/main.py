@@ -21,7 +21,7 @@ BUG = 1
 DISK = 4
 INTERRUPTED = 130
 
-VERBS = ("fit", "predict", "evaluate", "report", "compare", "demo", "doctor", "benchmark")
+VERBS = ("fit", "predict", "evaluate", "report", "compare", "demo", "doctor")
 
 ABOUT = """Unsupervised anomaly detection in medical images.
 
@@ -92,7 +92,6 @@ def _run(tokens: list[str]) -> int:
 def _app(tokens: list[str]) -> App:
     from cyclopts import App
 
-    from medad_fast.cli.benchmark import benchmark
     from medad_fast.cli.compare import compare
     from medad_fast.cli.demo import demo
     from medad_fast.cli.doctor import doctor
@@ -118,7 +117,6 @@ def _app(tokens: list[str]) -> App:
         compare,
         demo,
         doctor,
-        benchmark,
     )
     for place, (verb, command) in enumerate(zip(VERBS, commands, strict=True)):
         app.command(App(name=verb, sort_key=place, help_epilogue="")).default(command)

@@ -58,7 +58,7 @@ def predict(
     device:
         auto, cpu, cuda or cuda:NUMBER.
     """
-    from medad_fast.predict import predict as score
+    from medad_fast.verbs.predict import predict as score
 
     with count_bar("scoring") as progress:
         about = score(

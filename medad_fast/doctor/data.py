@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from medad_fast.data import load_study
+from medad_fast.data.dataset import MIN_NORMAL, Study
 from medad_fast.doctor.facts import Facts, facts_of
 from medad_fast.doctor.finding import Finding, State
 from medad_fast.doctor.shortcuts import shortcuts
 from medad_fast.errors import InputError
-from medad_fast.io import load_study
-from medad_fast.io.study import MIN_NORMAL, Study
 
 __all__ = ["DATA_CHECKS", "check_data"]
 

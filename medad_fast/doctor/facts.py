@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.data import Case, Image, read, read_mask
 from medad_fast.doctor.marks import has_mark
-from medad_fast.io import Case, Image, read, read_mask
 
 __all__ = ["FEATURES", "THUMBNAIL", "Facts", "facts_of"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.data.dataset import Study
 from medad_fast.doctor.facts import FEATURES, Facts
 from medad_fast.doctor.finding import Finding, State
-from medad_fast.io.study import Study
 
 __all__ = ["shortcuts"]
 

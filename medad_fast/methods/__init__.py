@@ -7,7 +7,7 @@ from typing import Any
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method
-from medad_fast.methods.config import from_fields
+from medad_fast.settings import from_fields
 
 __all__ = ["BASELINES", "config_class", "create", "list_methods", "tunes"]
 

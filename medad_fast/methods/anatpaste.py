@@ -10,7 +10,7 @@ Departs: all training images are used; the code's list of 3000 leaves out the re
 Departs: the last epoch is kept; the code picks the best by abnormal validation images, which
 nothing here is chosen by.
 Departs: the density's constant is left out, since float32 would lose the digits beside it.
-Those of the pastes stand in :mod:`medad_fast.methods.pasting`.
+Those of the pastes stand in :mod:`medad_fast.methods.parts.pasting`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import above_zero, at_least, check_common, require, rising
-from medad_fast.methods.embedding_density import KernelDensity, MahalanobisDistance
-from medad_fast.methods.feature_distance import FeatureDistance
-from medad_fast.methods.optimization import Schedule, adam, schedule, sgd
-from medad_fast.methods.pasting import (
+from medad_fast.methods.parts.embedding_density import KernelDensity, MahalanobisDistance
+from medad_fast.methods.parts.feature_distance import FeatureDistance
+from medad_fast.methods.parts.optimization import Schedule, adam, schedule, sgd
+from medad_fast.methods.parts.pasting import (
     anatomical_paste,
     find_lungs,
     jitter,
@@ -37,9 +36,10 @@ from medad_fast.methods.pasting import (
     paste_scar,
     read_mask,
 )
-from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.parts.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.projection import ClassificationHead
 from medad_fast.nets.resnet import ResNet18
+from medad_fast.settings import above_zero, at_least, check_common, require, rising
 
 __all__ = ["AnatPaste", "AnatPasteConfig", "Anatomy"]
 
@@ -116,8 +116,8 @@ class AnatPaste(Method):
     """Scores an image by the density of its embedding among those of normal images.
 
     The map is ours: the squared Mahalanobis distance of the features of ``map_layers`` from what is
-    normal at each place, see :class:`medad_fast.methods.feature_distance.FeatureDistance`. It shows
-    where features are unusual, which need not be what moved the image's score.
+    normal at each place (:mod:`medad_fast.methods.parts.feature_distance`). It shows where features
+    are unusual, which need not be what moved the image's score.
 
     Args:
         config: settings.

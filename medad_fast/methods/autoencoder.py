@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import at_least, check_common
-from medad_fast.methods.optimization import Schedule, adam, schedule
-from medad_fast.methods.scoring import ImageScore, judge
+from medad_fast.methods.parts.optimization import Schedule, adam, schedule
+from medad_fast.methods.parts.scoring import ImageScore, judge
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder
+from medad_fast.settings import at_least, check_common
 
 __all__ = ["Autoencoder", "AutoencoderConfig"]
 

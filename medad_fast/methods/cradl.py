@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update, evaluating
-from medad_fast.methods.config import above_zero, at_least, check_common, require, shares
-from medad_fast.methods.mixture import GaussianMixture, choose_mixture
-from medad_fast.methods.optimization import Schedule, adam, schedule
-from medad_fast.methods.scoring import foreground, score_images, smooth
-from medad_fast.methods.views import cover_squares, random_view
+from medad_fast.methods.parts.mixture import GaussianMixture, choose_mixture
+from medad_fast.methods.parts.optimization import Schedule, adam, schedule
+from medad_fast.methods.parts.scoring import foreground, score_images, smooth
+from medad_fast.methods.parts.views import cover_squares, random_view
 from medad_fast.nets.flow import Flow
 from medad_fast.nets.strided import StridedDecoder, StridedEncoder
 from medad_fast.ops import nt_xent_loss, smooth_saliency
+from medad_fast.settings import above_zero, at_least, check_common, require, shares
 
 __all__ = ["CRADL", "CRADLConfig"]
 

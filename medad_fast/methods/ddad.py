@@ -19,13 +19,13 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import above_zero, at_least, check_common, require
-from medad_fast.methods.optimization import Schedule, adam, schedule
-from medad_fast.methods.scoring import ImageScore, judge
+from medad_fast.methods.parts.optimization import Schedule, adam, schedule
+from medad_fast.methods.parts.scoring import ImageScore, judge
 from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder, Reconstruction
 from medad_fast.nets.refinement import RefinementNet, focal_loss
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, ensemble_discrepancy
 from medad_fast.ops.ensemble_discrepancy import EnsembleDiscrepancy
+from medad_fast.settings import above_zero, at_least, check_common, require
 
 __all__ = ["DDAD", "DDADConfig", "Score"]
 

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage
-from medad_fast.methods.config import at_least, check_common, require, rising
-from medad_fast.methods.nearest import NearestNormals, Selection
-from medad_fast.methods.scoring import ImageScore, judge, smooth
+from medad_fast.methods.parts.nearest import NearestNormals, Selection
+from medad_fast.methods.parts.scoring import ImageScore, judge, smooth
 from medad_fast.nets.resnet import ResNet18
+from medad_fast.settings import at_least, check_common, require, rising
 
 __all__ = ["PatchKNN", "PatchKNNConfig"]
 

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medad_fast.methods.adversarial import Adversarial, discriminator_loss, generator_loss
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.config import at_least, check_common, require, rising
-from medad_fast.methods.normals import NormalMaps
-from medad_fast.methods.optimization import Schedule, adam, schedule
-from medad_fast.methods.pretexts import add_noise
-from medad_fast.methods.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.parts.adversarial import Adversarial, discriminator_loss, generator_loss
+from medad_fast.methods.parts.normals import NormalMaps
+from medad_fast.methods.parts.optimization import Schedule, adam, schedule
+from medad_fast.methods.parts.pretexts import add_noise
+from medad_fast.methods.parts.scoring import ImageScore, foreground, score_images, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
 from medad_fast.nets.discriminator import Discriminator
 from medad_fast.nets.projection import ProjectionHead, rows_at
 from medad_fast.ops import patch_discrepancy, patch_nce_loss
+from medad_fast.settings import at_least, check_common, require, rising
 
 __all__ = ["PatchCLAE", "PatchCLAEConfig"]
 

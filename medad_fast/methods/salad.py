@@ -26,14 +26,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medad_fast.methods.adversarial import Adversarial, discriminator_loss, generator_loss
 from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.latent_centre import LatentCentre, spread_loss, variation_kept
-from medad_fast.methods.normals import NormalMaps, NormalTerms
-from medad_fast.methods.optimization import adam, schedule
-from medad_fast.methods.pretexts import corrupt, quarter_turns
+from medad_fast.methods.parts.adversarial import Adversarial, discriminator_loss, generator_loss
+from medad_fast.methods.parts.latent_centre import LatentCentre, spread_loss, variation_kept
+from medad_fast.methods.parts.normals import NormalMaps, NormalTerms
+from medad_fast.methods.parts.optimization import adam, schedule
+from medad_fast.methods.parts.pretexts import corrupt, quarter_turns
+from medad_fast.methods.parts.scoring import foreground, score_images, smooth
 from medad_fast.methods.salad_config import AFTER_WARMUP, TERMS, SALADConfig
-from medad_fast.methods.scoring import foreground, score_images, smooth
 from medad_fast.nets.latent import (
     ImageDiscriminator,
     LatentDecoder,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from medad_fast.methods.adversarial import Adversarial
-from medad_fast.methods.config import above_zero, at_least, check_common, require, shares
-from medad_fast.methods.optimization import Schedule
-from medad_fast.methods.pretexts import Corruption
-from medad_fast.methods.scoring import ImageScore
+from medad_fast.methods.parts.adversarial import Adversarial
+from medad_fast.methods.parts.optimization import Schedule
+from medad_fast.methods.parts.pretexts import Corruption
+from medad_fast.methods.parts.scoring import ImageScore
 from medad_fast.nets.latent import Norm
+from medad_fast.settings import above_zero, at_least, check_common, require, shares
 
 __all__ = ["AFTER_WARMUP", "LOSSES", "TERMS", "SALADConfig"]
 

@@ -16,8 +16,8 @@ import yaml
 
 from medad_fast.errors import InputError
 from medad_fast.methods import config_class, list_methods
-from medad_fast.methods.config import from_fields
 from medad_fast.recipes.published import Published, read_published
+from medad_fast.settings import from_fields
 
 __all__ = ["Published", "Recipe", "list_recipes", "load_recipe"]
 

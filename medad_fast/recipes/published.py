@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from medad_fast.errors import InputError
-from medad_fast.methods.config import check_choices_and_types, from_fields, require
+from medad_fast.settings import check_choices_and_types, from_fields, require
 
 __all__ = ["Published", "for_run", "read_published"]
 

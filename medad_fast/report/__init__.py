@@ -1,6 +1,6 @@
 """Results to look at: tables, colours and one self-contained page."""
 
-from medad_fast.overlay import overlay
+from medad_fast.artifacts.overlay import overlay
 from medad_fast.report.page import write_demo_report, write_report
 from medad_fast.report.table import (
     comparison_table,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.evaluate.bootstrap import draw_clusters
-from medad_fast.evaluate.figures import Items
-from medad_fast.scores import ScoreRow
+from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.evaluation.bootstrap import draw_clusters
+from medad_fast.evaluation.figures import Items
 
 __all__ = ["GRID", "SIDE", "Bands", "Curve", "Histogram", "bands", "curves", "histogram", "ticks"]
 

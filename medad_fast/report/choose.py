@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from medad_fast.scores import ScoreRow
+from medad_fast.artifacts.scores import ScoreRow
 
 __all__ = ["WORST", "Entry", "Selection", "in_halves", "select"]
 

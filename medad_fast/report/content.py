@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medad_fast.artifacts.scores import SOURCE_COLUMNS, ScoreRow
 from medad_fast.report.results import Results
 from medad_fast.report.table import shown_levels, titled
-from medad_fast.scores import SOURCE_COLUMNS, ScoreRow
 
 __all__ = [
     "baselines",

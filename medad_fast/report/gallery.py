@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.errors import InputError
 from medad_fast.report.choose import Entry, Selection, in_halves, select
 from medad_fast.report.pictures import Picture, draw
 from medad_fast.report.results import Results, ShownSlice, read_case
-from medad_fast.scores import ScoreRow
 
 __all__ = ["LARGEST_PAGE", "Gallery", "Viewer", "draw_gallery"]
 

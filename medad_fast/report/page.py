@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medad_fast.errors import InputError
-from medad_fast.io.atomic import write_text
+from medad_fast.files import write_text
 from medad_fast.report import content
 from medad_fast.report.charts import curves, histogram
 from medad_fast.report.gallery import Gallery, draw_gallery

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.overlay import colour_map, colourise, grey_levels
+from medad_fast.artifacts.overlay import colour_map, colourise, grey_levels
+from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.report.results import Scale, ShownSlice
-from medad_fast.scores import ScoreRow
 
 __all__ = ["SIDES", "STEPS", "Picture", "colour_bar", "draw"]
 

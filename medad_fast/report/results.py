@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.artifacts.scores import SOURCE_COLUMNS, ScoreRow, in_plane, read_scores
+from medad_fast.data.geometry import geometry_of, slice_spacing_mm
 from medad_fast.errors import InputError
-from medad_fast.evaluate.slices import read_map
-from medad_fast.io.orientation import geometry_of, slice_spacing_mm
-from medad_fast.scores import SOURCE_COLUMNS, ScoreRow, in_plane, read_scores
+from medad_fast.evaluation.slices import read_map
 
 __all__ = ["Results", "Scale", "ShownSlice", "read_case", "read_results"]
 
@@ -75,7 +75,7 @@ class Results:
     @cached_property
     def series(self) -> dict[str, tuple[Path, ...]]:
         """The files of each case of the data set: the name of a series is its first file."""
-        from medad_fast.io import load_study
+        from medad_fast.data import load_study
 
         return {case.name: case.files for case in load_study(self.root).cases}
 
@@ -138,8 +138,9 @@ def read_case(results: Results, rows: Sequence[ScoreRow]) -> Iterator[ShownSlice
     Raises:
         InputError: the image, map or mask is missing or cannot be read.
     """
-    from medad_fast.io import read_mask
-    from medad_fast.preprocess import Pipeline, PreprocessConfig
+    from medad_fast.data import read_mask
+    from medad_fast.data.pipeline import Pipeline
+    from medad_fast.data.preprocess import PreprocessConfig
 
     path = rows[0].path
     pipeline = Pipeline(PreprocessConfig.from_dict(results.about["preprocess"]))

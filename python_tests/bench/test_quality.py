@@ -14,7 +14,7 @@ from bench.quality.ablations import ABLATIONS, Ablation, Outcome, ablation_fits,
 from bench.quality.plan import Fit, Variant
 from bench.quality.pooled import Pooled, difference, pool
 from bench.quality.record import core_seconds, load_records, over_budget
-from bench.quality.sets import SETS
+from bench.quality.simulated import SETS
 from python_tests.bench.quality_fits import fit_of
 
 # Figures
@@ -207,7 +207,7 @@ def test_a_failed_fit_is_reported_and_the_next_goes_on(run, monkeypatch, capsys)
 def test_a_signal_ends_the_run_in_one_line(run, monkeypatch, capsys):
     import signal
 
-    from medad_fast.training import Interrupted
+    from medad_fast.training.loop import Interrupted
 
     def stop(*_):
         raise Interrupted(signal.SIGTERM, "at step 3 of reconstruct")

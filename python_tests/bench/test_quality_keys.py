@@ -9,7 +9,7 @@ import pytest
 
 from bench.quality import plan, source
 from bench.quality.plan import BUDGET_SECONDS, Fit
-from bench.quality.sets import SETS
+from bench.quality.simulated import SETS
 from medad_fast.methods import config_class, list_methods
 from medad_fast.recipes import load_recipe
 from python_tests.bench.quality_fits import fit_of
@@ -30,8 +30,8 @@ def test_a_methods_code_is_followed_to_its_nets_and_ops_and_no_further():
     modules = source.modules_of(["medad_fast.methods.patchcl_ae"])
     assert "medad_fast.nets.discriminator" in modules
     assert "medad_fast.ops.patch_nce_loss" in modules
-    assert "medad_fast.methods.scoring" in modules
-    assert not [name for name in modules if name.startswith(("medad_fast.io", "medad_fast.cli"))]
+    assert "medad_fast.methods.parts.scoring" in modules
+    assert not [name for name in modules if name.startswith(("medad_fast.data", "medad_fast.cli"))]
     assert "medad_fast.methods" not in modules  # the list of methods: others may join it
     kernels = [path.name for path in source._kernels("medad_fast.ops.patch_nce_loss")]
     assert kernels == ["patch_nce_loss.h", "patch_nce_loss.cpp", "patch_nce_loss_cpu.cpp"]
@@ -49,9 +49,9 @@ def test_every_methods_own_files_are_in_its_digest(method, monkeypatch):
     plan.source_of.cache_clear()
     assert f"medad_fast.methods.{PLACES[method][0]}" in followed
     assert config_class(method).__module__ in followed
-    assert "medad_fast.training" in followed
-    assert "medad_fast.simulate.oct_lesions" in followed
-    assert "medad_fast.simulate.chest" not in followed
+    assert "medad_fast.training.loop" in followed
+    assert "bench.quality.sets.oct_lesions" in followed
+    assert "bench.quality.sets.chest" not in followed
 
 
 def test_another_line_of_code_is_another_key(monkeypatch):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medad_fast.io.quiet import quiet
-from python_tests.outputs.sources import grey, write_source
+from medad_fast.data.quiet import quiet
+from python_tests.dicom_out.sources import grey, write_source
 
 DEMANDED = (
     "PatientName",

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from medad_fast.cli.main import main
-from medad_fast.io.nifti import read_nifti, write_nifti
+from medad_fast.data.formats.nifti import read_nifti, write_nifti
 from python_tests.cli.command_line import METHOD, said
 
 
 def chain_data(root: Path) -> Path:
     """The fewest small brains that can be fitted on."""
-    from medad_fast.simulate import simulate_brain
+    from medad_fast.demo.brain import simulate_brain
 
     return simulate_brain(root, seed=1, train=8, validation=2, test=4, slices=2, size=48)
 

@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 
 import medad_fast
 from medad_fast.cli.main import main
-from medad_fast.io.nifti import write_nifti
+from medad_fast.data.formats.nifti import write_nifti
+from medad_fast.files import read_tensors
 from medad_fast.methods import list_methods
-from medad_fast.tensor_file import read_tensors
-from python_tests.io.files import write_dicom, write_png
+from python_tests.data.files import write_dicom, write_png
 from python_tests.methods.small import SMALL, discs
 
 KINDS = ("png", "dicom", "nifti")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from medad_fast.cli.main import main
+from medad_fast.data import read
 from medad_fast.errors import MedadError
-from medad_fast.io import read
 from python_tests.cli.canaries import (
     CANARIES,
     DEMANDED,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medad_fast import simulate
 from medad_fast.cli.main import main
+from medad_fast.demo import brain as simulate
 
 RECIPE = """
 max_steps: 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from medad_fast.training import train
+from medad_fast.training.loop import train
 from python_tests.methods.small import discs, small
 
 BACKBONES = ["ae", "ae-u", "memae"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medad_fast.methods.adversarial import discriminator_loss, generator_loss
+from medad_fast.methods.parts.adversarial import discriminator_loss, generator_loss
 
 REAL, FAKE = torch.tensor([2.0, -1.0, 0.3]).double(), torch.tensor([0.5, -3.0, 1.0]).double()
 

@@ -9,8 +9,8 @@ import torch
 
 from medad_fast.errors import InputError
 from medad_fast.methods import BASELINES, config_class, create, list_methods
-from medad_fast.methods.config import to_fields
-from medad_fast.training import train
+from medad_fast.settings import to_fields
+from medad_fast.training.loop import train
 from python_tests.methods.small import LESION, SMALL, discs, small
 
 pytestmark = pytest.mark.parametrize("name", list_methods())

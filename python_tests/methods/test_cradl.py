@@ -12,8 +12,8 @@ from torch import nn
 
 from medad_fast.errors import InputError
 from medad_fast.methods import create
-from medad_fast.methods.mixture import choose_mixture
-from medad_fast.training import Interrupted, train
+from medad_fast.methods.parts.mixture import choose_mixture
+from medad_fast.training.loop import Interrupted, train
 from python_tests.methods.small import discs
 from python_tests.methods.small_cradl import FLOW, build, fitted
 

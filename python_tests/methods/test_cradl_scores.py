@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from medad_fast.methods.scoring import foreground, score_images
+from medad_fast.methods.parts.scoring import foreground, score_images
 from medad_fast.ops import smooth_saliency
 from python_tests.methods.small import discs
 from python_tests.methods.small_cradl import FLOW, build, fitted

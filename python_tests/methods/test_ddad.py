@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from medad_fast import training
 from medad_fast.errors import InputError
 from medad_fast.methods import create
 from medad_fast.methods.ddad import DDADConfig
-from medad_fast.training import train
+from medad_fast.training import loop as training
+from medad_fast.training.loop import train
 from python_tests.methods.small import discs
 from python_tests.methods.small_ddad import BACKBONES, build, same
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medad_fast.training import _Loop, train
+from medad_fast.training.loop import _Loop, train
 from python_tests.methods.plain_ddad import PlainAutoencoder, alone
 from python_tests.methods.small import discs
 from python_tests.methods.small_ddad import BACKBONES, build, ready

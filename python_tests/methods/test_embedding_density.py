@@ -12,14 +12,14 @@ from sklearn.neighbors import KernelDensity as Peer
 from torch.nn import functional as F
 
 from medad_fast.methods import embedding_density
-from medad_fast.methods.embedding_density import (
+from medad_fast.methods.parts.embedding_density import (
     KernelDensity,
     MahalanobisDistance,
     ledoit_wolf,
     whitening,
 )
-from medad_fast.methods.feature_distance import FeatureDistance
-from medad_fast.methods.scoring import smooth
+from medad_fast.methods.parts.feature_distance import FeatureDistance
+from medad_fast.methods.parts.scoring import smooth
 
 
 def unit(count, dimensions, seed=0):

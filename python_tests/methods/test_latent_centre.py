@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medad_fast.methods.latent_centre import LatentCentre, spread_loss, variation_kept
-from medad_fast.training import train
+from medad_fast.methods.parts.latent_centre import LatentCentre, spread_loss, variation_kept
+from medad_fast.training.loop import train
 from python_tests.methods.small import discs
 from python_tests.methods.small_salad import build, only
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Sklearn
 
-from medad_fast.methods.mixture import (
+from medad_fast.methods.parts.mixture import (
     GaussianMixture,
     Mixture,
     choose_mixture,
@@ -117,7 +117,7 @@ def test_covariances_wait_until_means_have_settled(monkeypatch):
     seen = []
     original = expectation_maximisation
     monkeypatch.setattr(
-        "medad_fast.methods.mixture.expectation_maximisation",
+        "medad_fast.methods.parts.mixture.expectation_maximisation",
         lambda rows, mixture, **options: (
             seen.append((mixture, options["fixed"])) or original(rows, mixture, **options)
         ),

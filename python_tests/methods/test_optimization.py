@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from medad_fast.methods.optimization import adam, schedule, sgd
+from medad_fast.methods.parts.optimization import adam, schedule, sgd
 
 
 def test_weight_decay_can_leave_vectors_alone_and_gradients_can_be_clipped():

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods.anatpaste import AnatPaste, AnatPasteConfig
-from medad_fast.methods.pasting import anatomical_paste, find_lungs
+from medad_fast.methods.parts.pasting import anatomical_paste, find_lungs
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, lung_mask
-from medad_fast.training import train
+from medad_fast.training.loop import train
 from python_tests.methods.small import discs
 from python_tests.methods.small_anatpaste import AUGMENTATIONS, build, chests
 
@@ -65,7 +65,7 @@ def test_anatpaste_pastes_inside_the_lungs_only():
 def test_sizes_in_pixels_are_the_codes_at_256_and_scaled_elsewhere(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "medad_fast.methods.pasting.anatomy_paste",
+        "medad_fast.methods.parts.pasting.anatomy_paste",
         lambda images, masks, params: seen.append(params) or anatomy_paste(images, masks, params),
     )
     torch.manual_seed(0)
@@ -166,7 +166,7 @@ def test_lungs_are_found_at_the_recipes_size_whatever_the_images():
 def test_a_patch_of_cutpaste_is_a_piece_of_the_image_with_hard_edges(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "medad_fast.methods.pasting.anatomy_paste",
+        "medad_fast.methods.parts.pasting.anatomy_paste",
         lambda images, masks, params: (
             seen.append((masks, params)) or anatomy_paste(images, masks, params)
         ),

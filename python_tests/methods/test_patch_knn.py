@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 import medad_fast
 from medad_fast.errors import CheckpointError, InputError
-from medad_fast.fit import fit
 from medad_fast.methods import create
-from medad_fast.methods.nearest import NearestNormals, farthest_first
+from medad_fast.methods.parts.nearest import NearestNormals, farthest_first
 from medad_fast.nets.resnet import ResNet18
-from medad_fast.training import train
-from python_tests.fit.small_fits import write_pictures
+from medad_fast.training.loop import train
+from medad_fast.verbs.fit import fit
 from python_tests.methods.small import discs, small
+from python_tests.verbs.fit.small_fits import write_pictures
 
 
 def build(**overrides):

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods import create
-from medad_fast.methods.scoring import foreground
+from medad_fast.methods.parts.scoring import foreground
 from medad_fast.nets.projection import rows_at
-from medad_fast.training import train
+from medad_fast.training.loop import train
 from python_tests.methods.small import discs, small
 
 build = partial(small, "patchcl-ae")

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from medad_fast.methods.normals import NormalMaps
-from medad_fast.methods.scoring import foreground, smooth
+from medad_fast.methods.parts.normals import NormalMaps
+from medad_fast.methods.parts.scoring import foreground, smooth
 from python_tests.methods.small import discs, small
 
 build = partial(small, "patchcl-ae")

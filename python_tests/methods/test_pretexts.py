@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medad_fast.methods.pretexts import bend_intensities, corrupt, quarter_turns, shuffle_pixels
+from medad_fast.methods.parts.pretexts import (
+    bend_intensities,
+    corrupt,
+    quarter_turns,
+    shuffle_pixels,
+)
 from python_tests.methods.small import discs
 
 KINDS = ("intensity", "shuffle", "inner_fill", "outer_fill")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from medad_fast.methods.normals import NormalTerms
+from medad_fast.methods.parts.normals import NormalTerms
+from medad_fast.methods.parts.scoring import foreground
 from medad_fast.methods.salad_config import TERMS
-from medad_fast.methods.scoring import foreground
 from medad_fast.ops import ssim
-from medad_fast.training import train
+from medad_fast.training.loop import train
 from python_tests.methods.small import discs
 from python_tests.methods.small_salad import build
 

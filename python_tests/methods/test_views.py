@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from medad_fast.methods.views import cover_squares, random_view
+from medad_fast.methods.parts.views import cover_squares, random_view
 from python_tests.methods.small import discs
 
 NOTHING = {

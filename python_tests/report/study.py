@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medad_fast.evaluate import evaluate
-from medad_fast.io.nifti import write_nifti
-from medad_fast.scores import (
+from medad_fast.artifacts.scores import (
     SOURCE_COLUMNS,
     ScoreRow,
     read_scores,
@@ -19,7 +17,9 @@ from medad_fast.scores import (
     score_columns,
     write_table,
 )
-from medad_fast.thresholds import choose, p_value
+from medad_fast.data.formats.nifti import write_nifti
+from medad_fast.evaluation import evaluate
+from medad_fast.training.thresholds import choose, p_value
 
 __all__ = ["THRESHOLD", "make_pictures", "make_results", "write_manifest"]
 

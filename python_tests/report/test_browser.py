@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medad_fast.evaluate import evaluate
+from medad_fast.evaluation import evaluate
 from medad_fast.report import write_demo_report, write_report
 from python_tests.cli.tiny_demo import tiny_demo
 from python_tests.report.browser import Browser, browser

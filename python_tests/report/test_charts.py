@@ -9,12 +9,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from medad_fast.evaluate.bootstrap import draw_clusters
-from medad_fast.evaluate.figures import Items, Resampler
-from medad_fast.evaluate.metrics import average_precision
+from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.evaluation.bootstrap import draw_clusters
+from medad_fast.evaluation.figures import Items, Resampler
+from medad_fast.evaluation.ranking import average_precision
 from medad_fast.report.charts import PERCENT, bands, curves, histogram, ticks
-from medad_fast.scores import ScoreRow
-from python_tests.score_rows import score_row
+from python_tests.artifacts.score_rows import score_row
 
 RESAMPLES, SEED = 60, 5
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medad_fast.errors import InputError
-from medad_fast.evaluate import evaluate
+from medad_fast.evaluation import evaluate
 from medad_fast.report import write_report
 from python_tests.report.html import Page
 from python_tests.report.study import make_pictures, make_results, write_manifest

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medad_fast.artifacts.overlay import colour_map
 from medad_fast.errors import InputError
-from medad_fast.evaluate import evaluate
-from medad_fast.overlay import colour_map
+from medad_fast.evaluation import evaluate
 from medad_fast.report import metrics_table, published_rows, write_demo_report, write_report
 from medad_fast.report.pictures import STEPS
 from medad_fast.report.results import read_results

@@ -1,0 +1,1 @@
+"""What lies on disk between two verbs, one class for each folder."""

@@ -1,0 +1,176 @@
+"""DICOM images: files of one or several frames, and series of files as volumes.
+
+The order of work is fixed: decode, padding mask, modality LUT or rescale, optional VOI window,
+MONOCHROME1 last. See ``docs/reading.md``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medad_fast.data.formats.dicom.file import open_dataset
+from medad_fast.data.formats.dicom.frames import frame_headers, plane_spacing_mm
+from medad_fast.data.formats.dicom.geometry import SlicePlace, place_of, stacked_geometry
+from medad_fast.data.formats.dicom.grey import grey_values, is_rescaled
+from medad_fast.data.formats.dicom.pixels import GREY, check_header, decoded_frames, known_modality
+from medad_fast.data.geometry import slice_spacing_mm
+from medad_fast.data.image import Image, Provenance
+from medad_fast.data.limits import check_size, naming
+from medad_fast.data.quiet import quiet
+from medad_fast.errors import InputError
+
+__all__ = ["read_dicom", "read_dicom_series"]
+
+_ATTRIBUTES = ("PatientID", "SeriesInstanceUID", "BurnedInAnnotation")
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """One decoded frame, rows and columns as stored."""
+
+    pixels: NDArray[Any]
+    modality: str
+    place: SlicePlace | None
+    spacing_mm: tuple[float, float, float] | None
+    """Of a frame without a place: thickness, between rows, between columns."""
+    provenance: Provenance
+    attributes: dict[str, str]
+
+
+def read_dicom(path: Path, *, voi_window: bool = False) -> Image:
+    """Read a DICOM file.
+
+    Pixels are in the units of the modality LUT (Hounsfield units for CT). A file that tells its
+    place in the patient is turned so that rows and columns run as for volumes. Several frames
+    become a volume where they tell their places and these are evenly spaced, else pictures in the
+    order of the file.
+
+    Args:
+        path: the file.
+        voi_window: clip to the first window that the file recommends, if it has one.
+
+    Raises:
+        InputError: damaged, without pixels, or compressed in a way that no installed decoder
+            reads.
+        LimitError: larger than the stated limits.
+    """
+    frames = _read_frames(path, voi_window)
+    if len(frames) > 1 and not _are_volume(frames):
+        return _pictures(frames)
+    return _assembled(frames)
+
+
+def read_dicom_series(paths: Sequence[Path], *, voi_window: bool = False) -> Image:
+    """Read the single-frame files of one series as a volume of axial slices.
+
+    Args:
+        paths: the files, in any order.
+        voi_window: as :func:`read_dicom`.
+
+    Raises:
+        InputError: as :func:`read_dicom`, or the files do not form one evenly spaced volume.
+        LimitError: larger than the stated limits.
+    """
+    frames: list[_Frame] = []
+    for path in paths:
+        found = _read_frames(path, voi_window)
+        if len(found) != 1:
+            raise InputError(f"{path}: holds {len(found)} frames; files of a series hold one each")
+        frames += found
+        rows, columns = frames[0].pixels.shape[:2]
+        check_size(paths[0], len(paths), rows, columns, frames[0].pixels.itemsize)
+    return _assembled(frames)
+
+
+def _read_frames(path: Path, voi_window: bool) -> list[_Frame]:
+    dataset = open_dataset(path)
+    # The texts of pydicom's warnings and errors quote values of the file.
+    with naming(path, "a DICOM image", tell=False), quiet():
+        count = check_header(path, dataset)
+        stored = decoded_frames(path, dataset, count)
+        grey = str(dataset.PhotometricInterpretation) in GREY
+        return [
+            _frame(path, dataset, header, pixels, voi_window and grey, grey)
+            for header, pixels in zip(frame_headers(dataset, count), stored, strict=True)
+        ]
+
+
+def _frame(
+    path: Path,
+    dataset: Any,
+    header: dict[str, Any],
+    stored: NDArray[Any],
+    voi_window: bool,
+    grey: bool,
+) -> _Frame:
+    window = None
+    pixels = stored
+    if grey:
+        pixels, window = grey_values(path, header, stored, voi_window)
+    return _Frame(
+        pixels=pixels,
+        modality=known_modality(dataset),
+        place=place_of(path, header) if grey else None,
+        spacing_mm=plane_spacing_mm(header),
+        provenance=Provenance(
+            source=path,
+            reader="dicom",
+            bits_stored=int(dataset.get("BitsStored") or dataset.BitsAllocated),
+            rescaled=grey and is_rescaled(header),
+            inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
+            window=window,
+        ),
+        attributes={key: str(dataset.get(key, "") or "") for key in _ATTRIBUTES},
+    )
+
+
+def _are_volume(frames: Sequence[_Frame]) -> bool:
+    """Whether frames of one file are slices of one volume; warns if they only look like it."""
+    places = [frame.place for frame in frames if frame.place is not None]
+    if len(places) < len(frames):
+        return False
+    try:
+        stacked_geometry(places)
+    except InputError as error:
+        warnings.warn(f"{error}; its frames are taken as pictures", stacklevel=3)
+        return False
+    return True
+
+
+def _pictures(frames: Sequence[_Frame]) -> Image:
+    first = frames[0]
+    return Image(
+        pixels=np.stack([frame.pixels for frame in frames]),
+        modality=first.modality,
+        spacing_mm=first.spacing_mm,
+        geometry=None,
+        provenance=first.provenance,
+        attributes=first.attributes,
+    )
+
+
+def _assembled(frames: Sequence[_Frame]) -> Image:
+    first = frames[0]
+    places = [frame.place for frame in frames if frame.place is not None]
+    if len(places) < len(frames):
+        if len(frames) > 1:
+            raise InputError(f"{first.provenance.source}: does not tell its place in the series")
+        return _pictures(frames)
+    geometry, order = stacked_geometry(places)
+    # The source array is (columns, rows, slices): the order in which the affine counts.
+    source = np.stack([frames[i].pixels.T for i in order], axis=-1)
+    return Image(
+        pixels=geometry.to_slices(source),
+        modality=first.modality,
+        spacing_mm=slice_spacing_mm(geometry),
+        geometry=geometry,
+        provenance=frames[order[0]].provenance,
+        attributes=first.attributes,
+    )

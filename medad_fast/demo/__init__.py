@@ -1,0 +1,1 @@
+"""The simulated brains of ``medad demo``."""

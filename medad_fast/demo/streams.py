@@ -1,0 +1,18 @@
+"""Random streams of simulated subjects."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["SPLITS", "Split", "streams"]
+
+Split = Literal["train", "validation", "test", "unlabeled"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unlabeled")
+
+
+def streams(seed: int, split: Split, number: int) -> tuple[np.random.Generator, ...]:
+    """Independent streams for a subject and for its abnormality; no two splits share a subject."""
+    sequences = np.random.SeedSequence([seed, SPLITS.index(split), number]).spawn(2)
+    return tuple(np.random.default_rng(each) for each in sequences)

@@ -1,0 +1,178 @@
+"""The same figures within each scanner, sex, age ...: whatever else the manifest tells.
+
+A column becomes a table where it has a few values that several patients share. Ages always stand in
+bins, other numbers with many values in quarters. Columns that could name a person do not leave the
+data set: their values are not looked at, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.data.layouts import read_manifest
+from medad_fast.errors import InputError
+from medad_fast.evaluation.figures import Items, Resampler, Sample, figure
+
+__all__ = ["SMALL", "read_groups", "subgroups"]
+
+SMALL = 10
+"""A group with fewer normal images, abnormal images or patients than this is called small."""
+MANY = 12
+"""More different words than this make no table."""
+FEW = 6
+"""Up to this many different numbers stand as they are (field strengths); more stand in quarters."""
+NOT_GIVEN = "not given"
+
+_AGES = ((0, 18), (18, 40), (40, 60), (60, 80))
+_PERSONAL = {
+    *("id", "ids", "uid", "uuid", "mrn", "ssn", "accession"),
+    *("name", "names", "surname", "initials", "physician", "doctor", "operator", "reader"),
+    *("birth", "birthdate", "birthday", "born", "dob", "date", "datetime", "time", "timestamp"),
+    *("phone", "telephone", "address", "street", "zip", "postcode", "email", "mail"),
+    *("comment", "comments", "note", "notes", "text", "description", "url", "file", "filename"),
+}
+"""A column with one of these words in its name is never shown."""
+_AGE = re.compile(r"0*(\d{1,3}(?:\.\d+)?)\s*(?:y|yr|yrs|years)?", re.IGNORECASE)
+
+
+def read_groups(manifest: Path) -> dict[str, dict[str, str]]:
+    """The further columns of a manifest by file, as paths relative to its folder.
+
+    Raises:
+        InputError: it is no manifest, or names files that are gone.
+    """
+    root = manifest.parent
+    return {
+        (file.relative_to(root) if file.is_relative_to(root) else file).as_posix(): entry.groups
+        for entry in read_manifest(manifest)
+        for file in entry.files
+    }
+
+
+def subgroups(
+    rows: Sequence[ScoreRow],
+    groups: Mapping[str, Mapping[str, str]],
+    resampler: Resampler,
+) -> dict[str, Any]:
+    """Figures of the images of each group, exactly as they are computed of all.
+
+    Args:
+        rows: the scored slices; unlabeled ones count nowhere.
+        groups: for each path in ``rows`` what its manifest tells.
+        resampler: of the whole evaluation: each group is resampled with the same seed.
+
+    Returns:
+        ``columns``: for each column its groups, each with ``group``, ``images``, ``normal``,
+        ``abnormal``, ``patients``, ``small``, and ``auroc``, ``average_precision``, ``fpr`` and
+        ``tpr`` (the latter two at the stored threshold). ``left_out``: why a column has no table.
+    """
+    labelled = [row for row in rows if row.label != "unlabeled"]
+    names = list(dict.fromkeys(name for row in labelled for name in groups.get(row.path, {})))
+    columns: dict[str, list[dict[str, Any]]] = {}
+    left_out: dict[str, str] = {}
+    for name in names:
+        values = [groups.get(row.path, {}).get(name, "") for row in labelled]
+        try:
+            bins = _binned(name, values, len({row.patient for row in labelled}))
+        except InputError as error:
+            left_out[name] = str(error)
+            continue
+        columns[name] = [
+            {"group": group, **_figures([labelled[place] for place in places], resampler)}
+            for group, places in bins.items()
+        ]
+    return {"small": SMALL, "columns": columns, "left_out": left_out}
+
+
+def _figures(rows: list[ScoreRow], resampler: Resampler) -> dict[str, Any]:
+    items = Items.of_rows(rows)
+    samples = resampler.scores(items)
+    called = np.array([row.prediction == "abnormal" for row in rows], dtype=np.bool_)
+    ill, clusters = items.abnormal, items.resampled
+    decided: dict[str, Sample] = {
+        "fpr": resampler.ratio(called & ~ill, ~ill, clusters, "no normal image"),
+        "tpr": resampler.ratio(called & ill, ill, clusters, "no abnormal image"),
+    }
+    abnormal = int(ill.sum())
+    counts = {
+        "images": len(rows),
+        "normal": len(rows) - abnormal,
+        "abnormal": abnormal,
+        "patients": items.clusters,
+    }
+    return {
+        **counts,
+        "small": min(counts["normal"], counts["abnormal"], counts["patients"]) < SMALL,
+        "auroc": figure(samples["auroc"])[0],
+        "average_precision": figure(samples["average_precision"])[0],
+        **{name: figure(sample)[0] for name, sample in decided.items()},
+    }
+
+
+def _binned(name: str, values: Sequence[str], patients: int) -> dict[str, list[int]]:
+    """Which rows are in which group, the groups in a sensible order.
+
+    Raises:
+        InputError: the column makes no table; says why, and never what stands in it.
+    """
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    if words & _PERSONAL:
+        raise InputError("its name sounds like something that tells persons apart")
+    if len(set(values)) < 2:
+        raise InputError("all images have the same value")
+    given = {value for value in values if value}
+    is_age = bool(words & {"age", "ages"})
+    numbers = _numbers(given, is_age=is_age)
+    if numbers is None:
+        if len(given) > MANY or 2 * len(given) > patients:
+            raise InputError(f"{len(given)} different values in {patients} patients")
+        order = {value: value for value in sorted(given)}
+    elif is_age:
+        order = {
+            value: _age_bin(numbers[value]) for value in sorted(given, key=numbers.__getitem__)
+        }
+    elif len(given) <= FEW:
+        order = {value: f"{numbers[value]:g}" for value in sorted(given, key=numbers.__getitem__)}
+    else:
+        order = _quarters(numbers, [numbers[value] for value in values if value])
+    bins: dict[str, list[int]] = {group: [] for group in order.values()}
+    for place, value in enumerate(values):
+        bins.setdefault(order[value] if value else NOT_GIVEN, []).append(place)
+    return {group: places for group, places in bins.items() if places}
+
+
+def _numbers(values: set[str], *, is_age: bool) -> dict[str, float] | None:
+    """The values as numbers, ages as ``57``, ``057Y`` or ``57 years``; ``None`` if one is not."""
+    numbers = {}
+    for value in values:
+        age = _AGE.fullmatch(value) if is_age else None
+        try:
+            numbers[value] = float(age[1] if age else value)
+        except ValueError:
+            return None
+    return numbers if all(np.isfinite(list(numbers.values()))) else None
+
+
+def _age_bin(age: float) -> str:
+    for low, high in _AGES:
+        if low <= age < high:
+            return f"under {high}" if low == 0 else f"{low} to {high - 1}"
+    return "80 and over" if age >= 80 else "below 0"
+
+
+def _quarters(numbers: Mapping[str, float], of_rows: Sequence[float]) -> dict[str, str]:
+    edges = np.unique(np.quantile(of_rows, (0, 0.25, 0.5, 0.75, 1), method="inverted_cdf"))
+    texts = [f"{edge:g}" for edge in edges.tolist()]
+    if len(set(texts)) < 3:
+        raise InputError("its numbers do not fall into quarters")
+    names = [f"{texts[0]} to {texts[1]}", *(f"above {a} to {b}" for a, b in pairwise(texts[1:]))]
+    places = np.clip(np.searchsorted(edges, list(numbers.values())) - 1, 0, len(names) - 1)
+    found = dict(zip(numbers, places.tolist(), strict=True))
+    return {value: names[found[value]] for value in sorted(numbers, key=numbers.__getitem__)}

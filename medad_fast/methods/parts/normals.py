@@ -1,0 +1,102 @@
+"""How unusual a map is at a place, or a term of a score, measured on normal images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from medad_fast.methods.parts.scoring import smooth
+
+__all__ = ["NormalMaps", "NormalTerms"]
+
+WINDOW = 7  # pixels: images lie alike only so far
+FLOOR = 0.5  # of a map's typical deviation: places that hardly vary do not outweigh all others
+CONSTANT = 1e-6  # of a term's size: less variation than this is rounding
+
+
+class NormalMaps(nn.Module):
+    """Mean and spread at each place of several maps of normal images.
+
+    For images that lie alike, as slices of heads do. Until :meth:`fit` has run, maps pass through
+    unchanged.
+
+    Args:
+        count: how many maps an image has.
+        image_size: their side.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, count: int, image_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, count, image_size, image_size))
+        self.register_buffer("scale", torch.ones(1, count, image_size, image_size))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Learn from the maps ``(B, count, H, W)`` of all normal training images.
+
+        Not of the validation images: their scores set thresholds, and must be like new ones.
+        """
+        total = torch.zeros_like(self.mean, dtype=torch.float64)
+        squares, images = torch.zeros_like(total), 0
+        for maps in batches:
+            total += maps.double().sum(dim=0, keepdim=True)
+            squares += maps.double().square().sum(dim=0, keepdim=True)
+            images += len(maps)
+        mean = total / images
+        deviation = (squares / images - mean.square()).clamp(min=0).sqrt()
+        deviation = smooth(deviation, WINDOW)
+        typical = deviation.mean(dim=(2, 3), keepdim=True)
+        scale = deviation + FLOOR * typical
+        self.mean.copy_(smooth(mean, WINDOW))
+        self.scale.copy_(torch.where(typical > 0, scale, 1.0))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps ``(B, count, H, W)`` in standard deviations from what is normal at each place."""
+        return (maps - self.mean) / self.scale
+
+
+class NormalTerms(nn.Module):
+    """Mean and spread of each term of a score, so that terms of any scale can be added up.
+
+    Until :meth:`fit` has run, terms pass through unchanged.
+
+    Args:
+        count: how many terms a score has.
+    """
+
+    mean: Tensor
+    gain: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("gain", torch.ones(count))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> Tensor:
+        """Learn from the terms ``(N, count)`` of normal images.
+
+        Returns:
+            Bool ``(count)``: terms that do not vary. They keep their own unit.
+        """
+        total = torch.zeros_like(self.mean, dtype=torch.float64)
+        squares, rows = torch.zeros_like(total), 0
+        for terms in batches:
+            total += terms.double().sum(dim=0)
+            squares += terms.double().square().sum(dim=0)
+            rows += len(terms)
+        mean = total / rows
+        deviation = (squares / rows - mean.square()).clamp(min=0).sqrt()
+        constant = ~(deviation > CONSTANT * mean.abs())
+        self.mean.copy_(mean)
+        self.gain.copy_(torch.where(constant, 1.0, 1 / deviation))
+        return constant
+
+    def forward(self, terms: Tensor) -> Tensor:
+        """Terms ``(B, count)`` in standard deviations from what is normal."""
+        return (terms - self.mean) * self.gain

@@ -1,0 +1,279 @@
+"""From a data set to a fitted run: load, hold out, prepare, train, choose thresholds, save."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medad_fast.artifacts.fit_request import Request, check_request, digest_of, require_free
+from medad_fast.artifacts.run import Run, load, save
+from medad_fast.data import hold_out_tuning, hold_out_validation, load_study, require_trainable
+from medad_fast.data.cohort import (
+    check_pixels_once,
+    file_sizes,
+    patient_numbers,
+    splits_of,
+    summary,
+)
+from medad_fast.data.dataset import Case, Study
+from medad_fast.data.pipeline import Pipeline, SliceSet, load_slices, resolve_modality
+from medad_fast.data.preprocess import PreprocessConfig
+from medad_fast.errors import InputError
+from medad_fast.files import folder_lock
+from medad_fast.methods import config_class, create, tunes
+from medad_fast.methods.base import Method
+from medad_fast.recipes import Recipe, load_recipe
+from medad_fast.recipes.published import for_run
+from medad_fast.settings import from_fields, to_fields
+from medad_fast.training.baselines import Baselines
+from medad_fast.training.device import exact_arithmetic
+from medad_fast.training.estimate import Estimate, Estimator
+from medad_fast.training.loop import Interrupted, Precision, Progress, pick_device, seed_for, train
+from medad_fast.training.outliers import Outlier, most_anomalous
+from medad_fast.training.thresholds import TARGET_FPR, check_target, choose
+
+__all__ = ["Interrupted", "fit"]
+
+FEWEST_SLICES = {"train": 2, "tuning": 1, "validation": 1}  # what the statistics below need
+BATCH = 16
+
+
+def fit(
+    method: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    seed: int | None = None,
+    max_steps: int | None = None,
+    device: str | torch.device = "auto",
+    resume: bool = False,
+    config: str | Path | None = None,
+    preprocess: dict[str, Any] | None = None,
+    precision: Precision = "float32",
+    target_fpr: float = TARGET_FPR,
+    progress: Progress | None = None,
+    on_estimate: Callable[[Estimate], None] | None = None,
+    **overrides: Any,
+) -> Run:
+    """Fit a method on the normal images of a data set and save the run.
+
+    Args:
+        method: a name of :func:`medad_fast.methods.list_methods`.
+        data: what :func:`medad_fast.data.load_study` reads: a folder, a ``manifest.csv`` or a
+            ``data.json``. Images of a
+            folder without any such layout are taken as normal.
+        out: the run's folder; made if missing.
+        seed: of weights, data order, noise and held-out patients; 0 by default.
+        max_steps: at most this many steps in each stage.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``.
+        resume: go on with an unfinished run in ``out``, bit for bit; a finished one is loaded.
+        config: recipe, a YAML file or the name of a packaged one.
+        preprocess: fields of ``PreprocessConfig``; they win over the recipe's.
+        precision: ``bfloat16`` trains under autocast.
+        target_fpr: share of normal images that may be called abnormal, above 0 and below 1; the
+            threshold for it is chosen on the normal validation images; where the method
+            :func:`medad_fast.methods.tunes` on half of the validation patients, on the other half.
+        progress: called after each step.
+        on_estimate: called once in each stage, after ten steps, with the time and memory that the
+            rest of this stage will take.
+        **overrides: fields of the method's configuration; they win over the recipe's.
+
+    Returns:
+        The run, as :func:`medad_fast.load` gives it.
+
+    Raises:
+        InputError: data, a setting or the recipe cannot be used; the message says which.
+        BusyError: another process writes to ``out``.
+        CheckpointError: the state to resume from is damaged, or of other settings or data.
+        DeviceError: no such device, too little memory, or the disk is full.
+        Interrupted: SIGINT or SIGTERM came; ``resume=True`` goes on from there.
+    """
+    recipe = load_recipe(config) if config is not None else Recipe()
+    fields = {**recipe.methods.get(method, {}), **overrides}
+    seed = next(value for value in (seed, recipe.seed, 0) if value is not None)
+    max_steps = max_steps if max_steps is not None else recipe.max_steps
+    _check_numbers(seed, max_steps)
+    check_target(target_fpr)
+    settings = from_fields(config_class(method), fields, f"method {method}")
+    prepared = _preprocess_config(settings, {**recipe.preprocess, **(preprocess or {})})
+    place = pick_device(device)
+    folder = Path(out)
+    study = load_study(data, loose_files_are="normal")
+    require_trainable(study)
+    study = hold_out_validation(study, seed=seed)
+    if tunes(method, settings):
+        study = hold_out_tuning(study, seed=seed)
+    with folder_lock(folder):
+        if (folder / "manifest.json").is_file():
+            return _finished(folder, resume, place, method, seed)
+        require_free(folder)
+        cases = study.select("train", "normal")
+        prepared = resolve_modality(prepared, cases)
+        pipeline = Pipeline(prepared)
+        training = _normal_images(study, "train", pipeline)
+        tuning = None  # where one patient is all there is for validation
+        if study.select("tuning", "normal"):
+            tuning = _normal_images(study, "tuning", pipeline)
+        validation = _normal_images(study, "validation", pipeline)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, "weights"))
+            model = create(method, **fields)
+        pool = _unlabeled_cases(model, study, recipe.unlabeled)
+        further = load_slices(pool, pipeline) if pool else None
+        unlabeled = None if further is None else further.images
+        seen = (
+            (cases, training),
+            (study.select("tuning", "normal"), tuning),
+            (study.select("validation", "normal"), validation),
+            (pool, further),
+        )
+        splits = splits_of(study, [(part, slices) for part, slices in seen if slices is not None])
+        check_pixels_once(splits)
+        request = Request(
+            method,
+            to_fields(settings),
+            prepared.to_dict(),
+            seed,
+            max_steps,
+            precision,
+            digest_of(training.images, unlabeled),
+        )
+        check_request(folder / "state", request, resume)
+        with exact_arithmetic(place):
+            train(
+                model,
+                training.images,
+                unlabeled,
+                seed=seed,
+                max_steps=max_steps,
+                device=place,
+                precision=precision,
+                state=folder / "state",
+                resume=resume,
+                log=folder / "log.jsonl",
+                progress=Estimator(on_estimate, place, progress) if on_estimate else progress,
+            )
+            held_out = () if tuning is None else _Batches(tuning.images, place)
+            model.finish(_Batches(training.images, place), held_out)
+        run = Run(
+            path=folder,
+            name=method,
+            method=model,
+            pipeline=pipeline,
+            thresholds={},
+            baselines=Baselines.fit(training.images, file_sizes(cases, training)),
+            seed=seed,
+            data=summary(training, tuning, validation, further),
+            splits=splits,
+            published=_published(recipe, method, model.config, prepared, max_steps),
+        )
+        scored = run.score(validation.images)
+        run.thresholds.update(
+            choose(
+                scored.anomaly_score,
+                maps=scored.anomaly_map,
+                target_fpr=target_fpr,
+                volumes=validation.case.tolist(),
+                patients=patient_numbers(study.select("validation", "normal"), validation),
+            )
+        )
+        run = replace(run, training_outliers=_outliers(run, training, cases))
+        save(run)
+        shutil.rmtree(folder / "state")
+    return load(folder, place)
+
+
+def _check_numbers(seed: int, max_steps: int | None) -> None:
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be a whole number from 0, got {seed!r}")
+    if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):
+        raise InputError(f"max_steps must be a whole number from 1, got {max_steps!r}")
+
+
+def _preprocess_config(settings: Any, fields: dict[str, Any]) -> PreprocessConfig:
+    """Size and channels are the method's; a recipe may repeat them but not contradict."""
+    for name in ("image_size", "channels"):
+        wanted = getattr(settings, name)
+        if fields.get(name, wanted) != wanted:
+            raise InputError(
+                f"preprocess {name} is {fields[name]!r} but the method's {name} is {wanted!r}: "
+                "set the method's"
+            )
+        fields[name] = wanted
+    return PreprocessConfig.from_dict(fields)
+
+
+def _published(
+    recipe: Recipe, method: str, settings: Any, prepared: PreprocessConfig, max_steps: int | None
+) -> dict[str, Any] | None:
+    """The figures that the recipe gives for this method, and where the run departs from it."""
+    if not recipe.published:
+        return None
+    wanted = {**to_fields(config_class(method)(**recipe.methods.get(method, {})))}
+    wanted |= recipe.preprocess | {"max_steps": recipe.max_steps}
+    made = prepared.to_dict() | to_fields(settings) | {"max_steps": max_steps}
+    changed = [name for name in made if name in wanted and made[name] != wanted[name]]
+    return for_run(recipe.name, method, recipe.published, changed)
+
+
+def _finished(folder: Path, resume: bool, device: torch.device, method: str, seed: int) -> Run:
+    if not resume:
+        raise InputError(f"{folder} already holds a finished run; choose another folder")
+    run = load(folder, device)
+    if (run.name, run.seed) != (method, seed):
+        raise InputError(
+            f"{folder} holds a finished run of {run.name} with seed {run.seed}, not of {method} "
+            f"with seed {seed}; choose another folder"
+        )
+    return run
+
+
+def _normal_images(study: Study, split: Any, pipeline: Pipeline) -> SliceSet:
+    slices = load_slices(study.select(split, "normal"), pipeline)
+    if len(slices.images) < FEWEST_SLICES[split]:
+        raise InputError(
+            f"{study.root} has {len(slices.images)} usable normal {split} slices, at least "
+            f"{FEWEST_SLICES[split]} are needed"
+        )
+    return slices
+
+
+def _unlabeled_cases(model: Method, study: Study, first: dict[str, int]) -> tuple[Case, ...]:
+    cases = study.select("train", "unlabeled") if model.uses_unlabeled else ()
+    return first_of_pools(cases, first)
+
+
+def first_of_pools(cases: tuple[Case, ...], first: dict[str, int]) -> tuple[Case, ...]:
+    """So many of each pool of a ``data.json`` as ``first`` says; other cases as they are."""
+    if not first or not any("pool" in case.groups for case in cases):
+        return cases
+    return tuple(
+        case
+        for pool, count in first.items()
+        for case in [case for case in cases if case.groups.get("pool") == pool][:count]
+    )
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Images in batches on a device, as often as they are iterated."""
+
+    images: Tensor
+    device: torch.device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in torch.split(self.images, BATCH):
+            yield batch.to(self.device)
+
+
+def _outliers(run: Run, training: SliceSet, cases: tuple[Case, ...]) -> tuple[Outlier, ...]:
+    # Batch by batch: the maps of all training images need not fit into memory.
+    scores = [run.score(batch).anomaly_score for batch in torch.split(training.images, BATCH)]
+    names = [cases[case].name for case in training.case.tolist()]
+    return most_anomalous(torch.cat(scores), names, training.index.tolist())
