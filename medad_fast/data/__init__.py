@@ -2,29 +2,29 @@
 
 from medad_fast.data.dataset import (
     Case,
+    Dataset,
     Label,
     Split,
-    Study,
     hold_out_tuning,
     hold_out_validation,
     require_trainable,
 )
 from medad_fast.data.image import Geometry, Image, Provenance, image_of_array
-from medad_fast.data.load import load_study
+from medad_fast.data.load import load_dataset
 from medad_fast.data.reading import read, read_mask, write_map
 
 __all__ = [
     "Case",
+    "Dataset",
     "Geometry",
     "Image",
     "Label",
     "Provenance",
     "Split",
-    "Study",
     "hold_out_tuning",
     "hold_out_validation",
     "image_of_array",
-    "load_study",
+    "load_dataset",
     "read",
     "read_mask",
     "require_trainable",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medad_fast.data.dataset import Case, Study
+from medad_fast.data.dataset import Case, Dataset
 from medad_fast.data.leakage import check_unseen, known_pixels, pixel_digests
 from medad_fast.data.patient_names import PatientNames
 from medad_fast.data.pipeline import SliceSet
@@ -45,14 +45,14 @@ def summary(
 
 
 def splits_of(
-    study: Study, seen: Iterable[tuple[Sequence[Case], SliceSet]]
+    dataset: Dataset, seen: Iterable[tuple[Sequence[Case], SliceSet]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Cases per split but ``test``, those that a fit saw with a digest of each slice.
 
     Patients are hashed with a salt that is never stored, so that no list of them undoes it.
 
     Args:
-        study: the data set.
+        dataset: the data set.
         seen: cases, and the slices that were made of them.
     """
     names = PatientNames(keep=False)
@@ -62,7 +62,7 @@ def splits_of(
             pixels[cases[case].name].append(digest)
     splits: dict[str, list[dict[str, Any]]] = {}
     for split in ("train", "tuning", "validation"):
-        of_split = [case for case in study.cases if case.split == split]
+        of_split = [case for case in dataset.cases if case.split == split]
         if of_split:
             splits[split] = [
                 {

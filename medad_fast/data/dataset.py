@@ -13,9 +13,9 @@ from medad_fast.errors import InputError
 __all__ = [
     "MIN_NORMAL",
     "Case",
+    "Dataset",
     "Label",
     "Split",
-    "Study",
     "hold_out_tuning",
     "hold_out_validation",
     "require_trainable",
@@ -48,7 +48,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Study:
+class Dataset:
     """All cases of one data set."""
 
     root: Path
@@ -69,74 +69,76 @@ class Study:
         )
 
 
-def require_trainable(study: Study) -> None:
+def require_trainable(dataset: Dataset) -> None:
     """Refuse a data set that no method can learn from.
 
     Raises:
         InputError: there are fewer than ``MIN_NORMAL`` normal training cases.
     """
-    count = len(study.select("train", "normal"))
+    count = len(dataset.select("train", "normal"))
     if count == 0:
-        labels = sorted({f"{case.split}/{case.label}" for case in study.cases})
+        labels = sorted({f"{case.split}/{case.label}" for case in dataset.cases})
         raise InputError(
-            f"{study.root}: has no normal training images (train/normal), only {', '.join(labels)}"
+            f"{dataset.root}: has no normal training images (train/normal), only {', '.join(labels)}"
         )
     if count < MIN_NORMAL:
         raise InputError(
-            f"{study.root}: has {count} normal training images or volumes, "
+            f"{dataset.root}: has {count} normal training images or volumes, "
             f"at least {MIN_NORMAL} are needed"
         )
 
 
-def hold_out_validation(study: Study, *, fraction: float = 0.2, seed: int) -> Study:
+def hold_out_validation(dataset: Dataset, *, fraction: float = 0.2, seed: int) -> Dataset:
     """Move a share of the normal training patients to validation, if there is none yet.
 
     Which patients are moved depends on ``seed`` and on the set of patients, not on their order.
     Unlabeled images of a moved patient leave training with it.
 
     Args:
-        study: a data set that :func:`require_trainable` accepts.
+        dataset: a data set that :func:`require_trainable` accepts.
         fraction: share of the patients to move; at least one moves and at least one stays.
         seed: of the choice.
 
     Raises:
         InputError: the normal training images are all of one patient.
     """
-    if study.select("validation", "normal"):
-        return study
-    patients = sorted({case.patient for case in study.select("train", "normal")})
+    if dataset.select("validation", "normal"):
+        return dataset
+    patients = sorted({case.patient for case in dataset.select("train", "normal")})
     if len(patients) < 2:
         raise InputError(
-            f"{study.root}: a validation set needs normal training images of two patients or more, "
+            f"{dataset.root}: a validation set needs normal training images of two patients or more, "
             f"got {len(patients)}; tell patients apart in a manifest.csv"
         )
     count = min(max(1, round(fraction * len(patients))), len(patients) - 1)
     order = np.random.default_rng(seed).permutation(len(patients))
-    return _moved(study, "train", "validation", {patients[i] for i in order[:count]})
+    return _moved(dataset, "train", "validation", {patients[i] for i in order[:count]})
 
 
-def hold_out_tuning(study: Study, *, seed: int) -> Study:
+def hold_out_tuning(dataset: Dataset, *, seed: int) -> Dataset:
     """Move half of the normal validation patients, rounded down, to the split ``tuning``.
 
     For methods that fit something to held-out images: the images that set the thresholds must be as
     new to the method as those that it will score, or the promised rate does not hold.
 
     Args:
-        study: a data set with a validation split.
+        dataset: a data set with a validation split.
         seed: of the choice, which does not depend on the order of the patients.
     """
-    patients = sorted({case.patient for case in study.select("validation", "normal")})
+    patients = sorted({case.patient for case in dataset.select("validation", "normal")})
     order = np.random.default_rng([seed, 1]).permutation(len(patients))  # not as validation's
-    return _moved(study, "validation", "tuning", {patients[i] for i in order[: len(patients) // 2]})
+    return _moved(
+        dataset, "validation", "tuning", {patients[i] for i in order[: len(patients) // 2]}
+    )
 
 
-def _moved(study: Study, source: Split, target: Split, patients: set[str]) -> Study:
+def _moved(dataset: Dataset, source: Split, target: Split, patients: set[str]) -> Dataset:
     return replace(
-        study,
+        dataset,
         cases=tuple(
             replace(case, split=target)
             if case.split == source and case.patient in patients
             else case
-            for case in study.cases
+            for case in dataset.cases
         ),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from medad_fast.data.dataset import Case, Study
+from medad_fast.data.dataset import Case, Dataset
 from medad_fast.data.formats.dicom.series import FileGroup, group_files, patient_of
 from medad_fast.data.layouts import (
     Entry,
@@ -21,12 +21,12 @@ from medad_fast.data.layouts import (
 from medad_fast.data.walk import image_files, is_image_file, stem, without_repeats
 from medad_fast.errors import InputError
 
-__all__ = ["load_study", "manifest_of"]
+__all__ = ["load_dataset", "manifest_of"]
 
 
-def load_study(
+def load_dataset(
     data: Path | str, *, loose_files_are: Literal["unlabeled", "normal"] = "unlabeled"
-) -> Study:
+) -> Dataset:
     """Find the images of a data set, and what is known of them. No pixels are read.
 
     Args:
@@ -52,7 +52,7 @@ def load_study(
         raise InputError(f"{data}: holds no image (.dcm, .nii, .nii.gz, .png, .jpg)")
     _check_files_once(cases)
     _check_patients_once(cases)
-    return Study(root, cases)
+    return Dataset(root, cases)
 
 
 def manifest_of(data: Path | str) -> str | None:

@@ -1,4 +1,4 @@
-"""Checks of a data set for what would spoil a study."""
+"""Checks of a data set for what would spoil an experiment."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medad_fast.data import load_study
-from medad_fast.data.dataset import MIN_NORMAL, Study
+from medad_fast.data import load_dataset
+from medad_fast.data.dataset import MIN_NORMAL, Dataset
 from medad_fast.doctor.facts import Facts, facts_of
 from medad_fast.doctor.finding import Finding, State
 from medad_fast.doctor.shortcuts import shortcuts
@@ -31,7 +31,7 @@ _PHOTOGRAPHED = ("US", "XC", "ES", "GM", "OP", "SC")
 def check_data(
     data: str | Path, *, progress: Callable[[int, int], None] | None = None
 ) -> list[Finding]:
-    """Read every image of a data set and look for what would spoil a study.
+    """Read every image of a data set and look for what would spoil an experiment.
 
     Args:
         data: a folder, manifest or file, as for every verb.
@@ -43,56 +43,56 @@ def check_data(
     if not Path(data).exists() and "*" not in str(data):
         raise InputError(f"{data}: does not exist")
     try:
-        study = load_study(data)
+        dataset = load_dataset(data)
     except InputError as error:
         # What stops every verb at once: no images, a patient in two splits, a broken manifest.
         return [Finding("wrong", "data set", str(error))]
     facts: list[Facts] = []
     refusals: list[str] = []
-    for number, case in enumerate(study.cases, start=1):
+    for number, case in enumerate(dataset.cases, start=1):
         try:
             facts.append(facts_of(case))
         except InputError as error:
             refusals.append(str(error))
         if progress is not None:
-            progress(number, len(study.cases))
+            progress(number, len(dataset.cases))
     findings = [Finding("wrong", "readable files", text) for text in refusals[:_LISTED]]
     if len(refusals) > _LISTED:
         text = f"{len(refusals) - _LISTED} further files cannot be read"
         findings.append(Finding("wrong", "readable files", text))
     if not refusals:
         findings.append(Finding("ok", "readable files", f"all {len(facts)} images can be read"))
-    return findings + [finding for check in DATA_CHECKS for finding in check(study, facts)]
+    return findings + [finding for check in DATA_CHECKS for finding in check(dataset, facts)]
 
 
-def _classes(study: Study, facts: list[Facts]) -> Iterator[Finding]:
+def _classes(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for fact in facts:
         counts[fact.case.split, fact.case.label] += max(len(fact.slices), 1)
     listed = ", ".join(f"{split} {label} {count}" for (split, label), count in counts.items())
     yield Finding("ok", "images", listed)
-    trainable = bool(study.select("train"))
-    normals = len(study.select("train", "normal"))
+    trainable = bool(dataset.select("train"))
+    normals = len(dataset.select("train", "normal"))
     if trainable and normals < MIN_NORMAL:
         text = f"{normals} normal images or volumes to learn from, at least {MIN_NORMAL} are needed"
         yield Finding("wrong", "normal images", text)
-    if trainable and not study.select("validation", "normal"):
+    if trainable and not dataset.select("validation", "normal"):
         text = "no validation split: fit holds out 20 % of the normal patients"
         yield Finding("note", "validation", text)
-    labels = {case.label for case in study.select("test")}
+    labels = {case.label for case in dataset.select("test")}
     for label in ("normal", "abnormal"):
         if labels and labels != {"unlabeled"} and label not in labels:
             text = f"no {label} test images: no metric that compares the classes is defined"
             yield Finding("wrong", "test classes", text)
 
 
-def _patients(study: Study, facts: list[Facts]) -> Iterator[Finding]:
-    patients = {case.patient for case in study.cases}
+def _patients(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
+    patients = {case.patient for case in dataset.cases}
     # Loading the data set has refused a patient in two splits already.
     yield Finding("ok", "patients", f"{len(patients)}, each in one split only")
 
 
-def _values(study: Study, facts: list[Facts]) -> Iterator[Finding]:
+def _values(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     for found, text in (
         ([fact for fact in facts if fact.nonfinite], "hold NaN or infinite pixels"),
         ([fact for fact in facts if not fact.slices], "have one grey level only"),
@@ -102,7 +102,7 @@ def _values(study: Study, facts: list[Facts]) -> Iterator[Finding]:
             yield Finding("wrong", "pixels", f"{_of(found, facts)} {text}; {_example(found)}")
 
 
-def _duplicates(study: Study, facts: list[Facts]) -> Iterator[Finding]:
+def _duplicates(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     first: dict[str, Facts] = {}
     within = 0
     example = ""
@@ -127,7 +127,7 @@ def _duplicates(study: Study, facts: list[Facts]) -> Iterator[Finding]:
         yield Finding("note", "identical pixels", text)
 
 
-def _uniform(study: Study, facts: list[Facts]) -> Iterator[Finding]:
+def _uniform(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     """What should be the same in all images, and how bad it is when it is not."""
     aspects: tuple[tuple[str, Callable[[Facts], Any], Callable[[set[Any]], State]], ...] = (
         ("modality", lambda fact: fact.modality, lambda _: "wrong"),
@@ -177,7 +177,7 @@ def _shown(value: Any) -> str:
     return " x ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
 
 
-def _polarity(study: Study, facts: list[Facts]) -> Iterator[Finding]:
+def _polarity(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     """An image that looks like the negative of what all have in common is an inverted file."""
     thumbnails = np.array([fact.thumbnail for fact in facts])
     if len(facts) < 2 or not thumbnails.any():
@@ -197,7 +197,7 @@ def _polarity(study: Study, facts: list[Facts]) -> Iterator[Finding]:
         yield Finding("ok", "polarity", "the same in all, judged by their likeness")
 
 
-def _burned_in(study: Study, facts: list[Facts]) -> Iterator[Finding]:
+def _burned_in(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     """Marks name patients, and where they are more frequent in one class they give it away."""
     told = [fact for fact in facts if fact.said_burned_in == "YES"]
     if told:
@@ -231,7 +231,7 @@ def _example(found: list[Facts]) -> str:
     return f"for example {found[0].case.name}"
 
 
-DATA_CHECKS: tuple[Callable[[Study, list[Facts]], Iterable[Finding]], ...] = (
+DATA_CHECKS: tuple[Callable[[Dataset, list[Facts]], Iterable[Finding]], ...] = (
     _classes,
     _patients,
     _values,

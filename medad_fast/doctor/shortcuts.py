@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.data.dataset import Study
+from medad_fast.data.dataset import Dataset
 from medad_fast.doctor.facts import FEATURES, Facts
 from medad_fast.doctor.finding import Finding, State
 
@@ -19,7 +19,7 @@ _BY_CHANCE = 0.01
 """Largest probability that any of the features separates two equal groups so well."""
 
 
-def shortcuts(study: Study, facts: list[Facts]) -> Iterator[Finding]:
+def shortcuts(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     """Compare normal with abnormal test images, and training with test images that are normal."""
     normal, abnormal, learned = (
         np.array([f.features for f in facts if (f.case.split, f.case.label) == group])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medad_fast.artifacts.fit_request import Request, check_request, digest_of, require_free
 from medad_fast.artifacts.run import Run, load, save
-from medad_fast.data import hold_out_tuning, hold_out_validation, load_study, require_trainable
+from medad_fast.data import hold_out_tuning, hold_out_validation, load_dataset, require_trainable
 from medad_fast.data.cohort import (
     check_pixels_once,
     file_sizes,
@@ -21,7 +21,7 @@ from medad_fast.data.cohort import (
     splits_of,
     summary,
 )
-from medad_fast.data.dataset import Case, Study
+from medad_fast.data.dataset import Case, Dataset
 from medad_fast.data.pipeline import Pipeline, SliceSet, load_slices, resolve_modality
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
@@ -65,7 +65,7 @@ def fit(
 
     Args:
         method: a name of :func:`medad_fast.methods.list_methods`.
-        data: what :func:`medad_fast.data.load_study` reads: a folder, a ``manifest.csv`` or a
+        data: what :func:`medad_fast.data.load_dataset` reads: a folder, a ``manifest.csv`` or a
             ``data.json``. Images of a
             folder without any such layout are taken as normal.
         out: the run's folder; made if missing.
@@ -104,36 +104,36 @@ def fit(
     prepared = _preprocess_config(settings, {**recipe.preprocess, **(preprocess or {})})
     place = pick_device(device)
     folder = Path(out)
-    study = load_study(data, loose_files_are="normal")
-    require_trainable(study)
-    study = hold_out_validation(study, seed=seed)
+    dataset = load_dataset(data, loose_files_are="normal")
+    require_trainable(dataset)
+    dataset = hold_out_validation(dataset, seed=seed)
     if tunes(method, settings):
-        study = hold_out_tuning(study, seed=seed)
+        dataset = hold_out_tuning(dataset, seed=seed)
     with folder_lock(folder):
         if (folder / "manifest.json").is_file():
             return _finished(folder, resume, place, method, seed)
         require_free(folder)
-        cases = study.select("train", "normal")
+        cases = dataset.select("train", "normal")
         prepared = resolve_modality(prepared, cases)
         pipeline = Pipeline(prepared)
-        training = _normal_images(study, "train", pipeline)
+        training = _normal_images(dataset, "train", pipeline)
         tuning = None  # where one patient is all there is for validation
-        if study.select("tuning", "normal"):
-            tuning = _normal_images(study, "tuning", pipeline)
-        validation = _normal_images(study, "validation", pipeline)
+        if dataset.select("tuning", "normal"):
+            tuning = _normal_images(dataset, "tuning", pipeline)
+        validation = _normal_images(dataset, "validation", pipeline)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
             model = create(method, **fields)
-        pool = _unlabeled_cases(model, study, recipe.unlabeled)
+        pool = _unlabeled_cases(model, dataset, recipe.unlabeled)
         further = load_slices(pool, pipeline) if pool else None
         unlabeled = None if further is None else further.images
         seen = (
             (cases, training),
-            (study.select("tuning", "normal"), tuning),
-            (study.select("validation", "normal"), validation),
+            (dataset.select("tuning", "normal"), tuning),
+            (dataset.select("validation", "normal"), validation),
             (pool, further),
         )
-        splits = splits_of(study, [(part, slices) for part, slices in seen if slices is not None])
+        splits = splits_of(dataset, [(part, slices) for part, slices in seen if slices is not None])
         check_pixels_once(splits)
         request = Request(
             method,
@@ -180,7 +180,7 @@ def fit(
                 maps=scored.anomaly_map,
                 target_fpr=target_fpr,
                 volumes=validation.case.tolist(),
-                patients=patient_numbers(study.select("validation", "normal"), validation),
+                patients=patient_numbers(dataset.select("validation", "normal"), validation),
             )
         )
         run = replace(run, training_outliers=_outliers(run, training, cases))
@@ -234,18 +234,18 @@ def _finished(folder: Path, resume: bool, device: torch.device, method: str, see
     return run
 
 
-def _normal_images(study: Study, split: Any, pipeline: Pipeline) -> SliceSet:
-    slices = load_slices(study.select(split, "normal"), pipeline)
+def _normal_images(dataset: Dataset, split: Any, pipeline: Pipeline) -> SliceSet:
+    slices = load_slices(dataset.select(split, "normal"), pipeline)
     if len(slices.images) < FEWEST_SLICES[split]:
         raise InputError(
-            f"{study.root} has {len(slices.images)} usable normal {split} slices, at least "
+            f"{dataset.root} has {len(slices.images)} usable normal {split} slices, at least "
             f"{FEWEST_SLICES[split]} are needed"
         )
     return slices
 
 
-def _unlabeled_cases(model: Method, study: Study, first: dict[str, int]) -> tuple[Case, ...]:
-    cases = study.select("train", "unlabeled") if model.uses_unlabeled else ()
+def _unlabeled_cases(model: Method, dataset: Dataset, first: dict[str, int]) -> tuple[Case, ...]:
+    cases = dataset.select("train", "unlabeled") if model.uses_unlabeled else ()
     return first_of_pools(cases, first)
 
 

@@ -25,7 +25,7 @@ from medad_fast.artifacts.scores import (
     write_table,
 )
 from medad_fast.artifacts.versions import own_version, versions
-from medad_fast.data import Case, Image, Split, Study, load_study, read_mask
+from medad_fast.data import Case, Dataset, Image, Split, load_dataset, read_mask
 from medad_fast.data.leakage import check_unseen, known_pixels, pixel_digests
 from medad_fast.data.load import manifest_of
 from medad_fast.data.patient_names import PatientNames
@@ -108,8 +108,8 @@ def predict(
     thresholds = fitted.thresholds
     if target_fpr is not None:
         thresholds = at_target(thresholds, target_fpr)
-    study = load_study(data)
-    cases = study.select(split)
+    dataset = load_dataset(data)
+    cases = dataset.select(split)
     if not cases:
         raise InputError(f"{data}: no {split} images to score")
     folder = Path(out)
@@ -121,7 +121,7 @@ def predict(
         )
         names = PatientNames(keep=keep_ids)
         known = known_pixels(fitted.splits)
-        scorer = _Scorer(fitted, thresholds, known, study, results, names)
+        scorer = _Scorer(fitted, thresholds, known, dataset, results, names)
         _score_all(scorer, cases, strict, progress)
         about = _about(scorer, len(cases), split, manifest_of(data))
         write_text(folder / "predict.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
@@ -164,7 +164,7 @@ def _score_all(
                     raise
                 scorer.failed_files += 1
                 # Relative to the data set's root, as every name here.
-                reason = str(error).replace(f"{scorer.study.root}/", "")
+                reason = str(error).replace(f"{scorer.dataset.root}/", "")
                 line = {"file": case.name, "class": type(error).__name__, "reason": reason}
                 errors.write(json.dumps(line) + "\n")
                 errors.flush()
@@ -185,7 +185,7 @@ class _Scorer:
     thresholds: dict[str, Any]
     known: dict[str, str]
     """Digests of the images that the run was fitted on."""
-    study: Study
+    dataset: Dataset
     results: Results
     names: PatientNames
     images: int = 0
@@ -254,7 +254,7 @@ class _Scorer:
             slice=place,
             split=case.split,
             label=label,
-            mask="" if case.mask is None else self.study.name_of(case.mask),
+            mask="" if case.mask is None else self.dataset.name_of(case.mask),
             map=map_name,
             anomaly_score=score,
             threshold=threshold,
@@ -276,7 +276,7 @@ def _about(scorer: _Scorer, files: int, split: Split, manifest: str | None) -> d
     return {
         "format_version": FORMAT_VERSION,
         "data": {
-            "root": scorer.results.name_of(scorer.study.root),
+            "root": scorer.results.name_of(scorer.dataset.root),
             "split": split,
             "manifest": manifest,
         },

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from medad_fast.data import load_study, read
+from medad_fast.data import load_dataset, read
 from medad_fast.errors import InputError, LimitError
 from python_tests.data.files import dicom_dataset, write_series
 
@@ -142,7 +142,7 @@ def test_files_of_several_frames_stay_apart_from_their_series(tmp_path):
             ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
             PixelSpacing=[2, 1],
         )
-    cases = load_study(tmp_path).cases
+    cases = load_dataset(tmp_path).cases
     assert [len(case.files) for case in cases] == [1, 1, 1]
     with pytest.raises(InputError, match="holds 5 frames; files of a series hold one each"):
         read([case.files[0] for case in cases])
@@ -163,7 +163,7 @@ def test_a_dicomdir_stands_for_the_files_beside_it(tmp_path):
     directory = tmp_path / "DICOMDIR"
     record = item(ReferencedFileID=["..", "..", "etc", "passwd"], DirectoryRecordType="IMAGE")
     write_frames(directory, _volume(), DirectoryRecordSequence=Sequence([record]))
-    (case,) = load_study(directory).cases
+    (case,) = load_dataset(directory).cases
     assert len(case.files) == 5
     np.testing.assert_array_equal(read(case.files).pixels, _volume())
 

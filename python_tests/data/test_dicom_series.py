@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medad_fast.data import load_study, read
+from medad_fast.data import load_dataset, read
 from medad_fast.errors import InputError
 from python_tests.data.files import write_dicom, write_series
 
@@ -16,8 +16,8 @@ def _volume() -> np.ndarray:
 
 def test_slices_are_ordered_by_position_not_by_name(tmp_path):
     write_series(tmp_path, _volume())
-    study = load_study(tmp_path)
-    (case,) = study.cases
+    dataset = load_dataset(tmp_path)
+    (case,) = dataset.cases
     image = read(case.files)
     # Stored as scanners do: columns to the patient's left, rows to posterior, feet first.
     np.testing.assert_array_equal(image.pixels, _volume())
@@ -82,7 +82,7 @@ def test_a_series_without_one_geometry_is_no_volume(tmp_path, change, reason):
     paths.append(write_dicom(tmp_path / "odd.dcm", _volume()[0], **(place | change)))
     # What differs in size or direction is parted from the others.
     wanted = [1] * 5 if reason == "not evenly spaced" else [4, 1]
-    assert [len(case.files) for case in load_study(tmp_path).cases] == wanted
+    assert [len(case.files) for case in load_dataset(tmp_path).cases] == wanted
     if reason is not None:
         with pytest.raises(InputError, match=reason):
             read(paths)
@@ -96,7 +96,7 @@ def test_echoes_and_time_points_of_one_series_are_volumes_each(tmp_path, tag):
     scout = {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1], "SeriesInstanceUID": "1.2.3.4"}
     place = {"ImagePositionPatient": [0, 0, 0], "PixelSpacing": [2, 1]}
     write_dicom(tmp_path / "scout.dcm", _volume()[0], **scout, **place)
-    cases = load_study(tmp_path).cases
+    cases = load_dataset(tmp_path).cases
     assert [len(case.files) for case in cases] == [4, 4, 1]
     for case, volume in zip(cases, volumes, strict=False):
         np.testing.assert_array_equal(read(case.files).pixels, volume)
@@ -105,7 +105,7 @@ def test_echoes_and_time_points_of_one_series_are_volumes_each(tmp_path, tag):
 def test_slices_in_colour_stay_pictures(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), np.uint8)
     write_series(tmp_path, colours)
-    cases = load_study(tmp_path).cases
+    cases = load_dataset(tmp_path).cases
     assert [read(case.files).pixels.shape for case in cases] == [(1, 4, 6, 3)] * 3
 
 
@@ -113,7 +113,7 @@ def test_a_damaged_file_stays_alone_and_is_named_when_read(tmp_path):
     write_series(tmp_path, _volume())
     whole = (tmp_path / "001.dcm").read_bytes()
     (tmp_path / "bad.dcm").write_bytes(whole[:200])
-    cases = load_study(tmp_path).cases
+    cases = load_dataset(tmp_path).cases
     assert sorted(len(case.files) for case in cases) == [1, 4]
     with pytest.raises(InputError, match=r"bad\.dcm"):
         read(next(case.files for case in cases if len(case.files) == 1))
@@ -122,7 +122,7 @@ def test_a_damaged_file_stays_alone_and_is_named_when_read(tmp_path):
 def test_one_patient_id_is_one_patient(tmp_path):
     for k, who in enumerate(("A", "A", "B")):
         write_dicom(tmp_path / f"{k}.dcm", np.full((4, 4), k, np.uint8), PatientID=who)
-    assert [case.patient for case in load_study(tmp_path).cases] == ["A", "A", "B"]
+    assert [case.patient for case in load_dataset(tmp_path).cases] == ["A", "A", "B"]
 
 
 def test_a_series_without_a_patient_stays_one_patient_when_a_slice_is_missing(tmp_path):
@@ -130,10 +130,10 @@ def test_a_series_without_a_patient_stays_one_patient_when_a_slice_is_missing(tm
         tags = {"SeriesInstanceUID": f"1.2.{number}"}
         paths = write_series(tmp_path / f"scan{number}", _volume(), **tags)
         paths[1].unlink()
-    study = load_study(tmp_path)
-    assert len(study.cases) == 6
-    assert {case.name.split("/")[0]: case.patient for case in study.cases} == {
+    dataset = load_dataset(tmp_path)
+    assert len(dataset.cases) == 6
+    assert {case.name.split("/")[0]: case.patient for case in dataset.cases} == {
         "scan0": "scan0/001.dcm",
         "scan1": "scan1/001.dcm",
     }
-    assert len({case.patient for case in study.cases}) == 2
+    assert len({case.patient for case in dataset.cases}) == 2

@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from medad_fast.data import load_study, read, read_mask
+from medad_fast.data import load_dataset, read, read_mask
 from medad_fast.demo import anatomy
 from medad_fast.demo.brain import simulate_brain, simulate_subjects
 from medad_fast.errors import InputError
@@ -117,20 +117,20 @@ def test_the_folder_is_read_back_by_the_ordinary_reader(tmp_path):
     seen: list[tuple[int, int]] = []
     sizes = {"train": 2, "validation": 1, "test": 4}
     simulate_brain(tmp_path, seed=5, progress=lambda *at: seen.append(at), **sizes, **SMALL)
-    study = load_study(tmp_path)
-    counts = Counter(f"{case.split}/{case.label}" for case in study.cases)
+    dataset = load_dataset(tmp_path)
+    counts = Counter(f"{case.split}/{case.label}" for case in dataset.cases)
     assert counts == {
         "train/normal": 2,
         "validation/normal": 1,
         "test/normal": 2,
         "test/abnormal": 2,
     }
-    assert len({case.patient for case in study.cases}) == 7
-    assert all(case.patient.startswith("sub-sim-") for case in study.cases)
+    assert len({case.patient for case in dataset.cases}) == 7
+    assert all(case.patient.startswith("sub-sim-") for case in dataset.cases)
     drawn = {
         s.name: s for s in simulate_subjects(4, seed=5, split="test", abnormal=2, first=3, **SMALL)
     }
-    for case in study.select("test"):
+    for case in dataset.select("test"):
         image, subject = read(case.files), drawn[case.patient]
         np.testing.assert_array_equal(image.pixels, subject.pixels)
         assert image.spacing_mm == pytest.approx(subject.spacing_mm)

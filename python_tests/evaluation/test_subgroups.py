@@ -23,7 +23,7 @@ from medad_fast.evaluation.figures import Resampler
 from medad_fast.evaluation.subgroups import SMALL, read_groups, subgroups
 from python_tests.artifacts.score_rows import score_row
 from python_tests.evaluation.predictions import Predictions
-from python_tests.report.study import make_pictures, write_manifest
+from python_tests.report.dataset import make_pictures, write_manifest
 
 
 def rows_of(labels: list[Label], scores: list[float] | None = None) -> list[ScoreRow]:

@@ -11,7 +11,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KernelDensity as Peer
 from torch.nn import functional as F
 
-from medad_fast.methods import embedding_density
+from medad_fast.methods.parts import embedding_density
 from medad_fast.methods.parts.embedding_density import (
     KernelDensity,
     MahalanobisDistance,

@@ -13,7 +13,7 @@ from medad_fast.evaluation import evaluate
 from medad_fast.report import write_demo_report, write_report
 from python_tests.cli.tiny_demo import tiny_demo
 from python_tests.report.browser import Browser, browser
-from python_tests.report.study import make_pictures, make_results, write_manifest
+from python_tests.report.dataset import make_pictures, make_results, write_manifest
 
 SHOWN = ".slice:not([hidden]) .view:not(.plain)"
 
@@ -25,7 +25,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("judged")
     folder = make_results(root / "results/a", data=root / "data", unlabeled=2, judged=False)
     columns = {"sex": ["F", "M"] * 5 + ["F"], "age": [str(20 + 6 * n) for n in range(11)]}
@@ -55,7 +55,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "report.html"
 
 
-@pytest.fixture(params=["study", "side_by_side", "demo"])
+@pytest.fixture(params=["dataset", "side_by_side", "demo"])
 def page(request: pytest.FixtureRequest) -> Path:
     found: Path = request.getfixturevalue(request.param)
     return found
@@ -235,9 +235,9 @@ def test_the_page_never_scrolls_sideways(chromium: Browser, page: Path, width: i
     assert chromium.run(over) == 0
 
 
-def test_on_paper_the_image_stands_beside_the_overlay(chromium: Browser, study: Path) -> None:
+def test_on_paper_the_image_stands_beside_the_overlay(chromium: Browser, dataset: Path) -> None:
     chromium.show_as("light", 700)
-    chromium.open(study)
+    chromium.open(dataset)
     chromium.run("document.getElementById('all-views').focus()")
     chromium.press("Home")
     chromium.send("Emulation.setEmulatedMedia", media="print")
@@ -255,8 +255,8 @@ def test_on_paper_the_image_stands_beside_the_overlay(chromium: Browser, study: 
     assert all(each == [1, True, True, True, 0, "1", "none"] for each in found)
 
 
-def test_it_prints(chromium: Browser, study: Path) -> None:
-    chromium.open(study)
+def test_it_prints(chromium: Browser, dataset: Path) -> None:
+    chromium.open(dataset)
     pdf = chromium.print()
     assert pdf.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) >= 3

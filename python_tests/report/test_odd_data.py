@@ -11,8 +11,8 @@ import pytest
 from medad_fast.errors import InputError
 from medad_fast.evaluation import evaluate
 from medad_fast.report import write_report
+from python_tests.report.dataset import make_pictures, make_results, write_manifest
 from python_tests.report.html import Page
-from python_tests.report.study import make_pictures, make_results, write_manifest
 
 ODD = (
     "test/<img src=x onerror=alert(1)>.png",

@@ -21,8 +21,8 @@ from medad_fast.evaluation import evaluate
 from medad_fast.report import metrics_table, published_rows, write_demo_report, write_report
 from medad_fast.report.pictures import STEPS
 from medad_fast.report.results import read_results
+from python_tests.report.dataset import make_results
 from python_tests.report.html import Page
-from python_tests.report.study import make_results
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from bench.quality.sets import (
 )
 from bench.quality.sets.chest_lesions import KINDS as CHEST_KINDS
 from bench.quality.sets.pairs import smooth_field, write_pairs
-from medad_fast.data import load_study, read, read_mask
+from medad_fast.data import load_dataset, read, read_mask
 from medad_fast.demo.streams import streams
 from medad_fast.errors import InputError
 from python_tests.bench.sets.small_thorax import small_thorax
@@ -122,17 +122,17 @@ def test_the_folder_is_read_back_by_the_ordinary_reader(name, tmp_path):
     seen: list[tuple[int, int]] = []
     plan = SetPlan(seed=5, size=48 if name == "brain" else SIZE, **COUNTS)
     WRITE[name](tmp_path, plan, progress=lambda *at: seen.append(at))
-    study = load_study(tmp_path)
-    counts = Counter(f"{case.split}/{case.label}" for case in study.cases)
-    patients = {split: {c.patient for c in study.cases if c.split == split} for split in COUNTS}
+    dataset = load_dataset(tmp_path)
+    counts = Counter(f"{case.split}/{case.label}" for case in dataset.cases)
+    patients = {split: {c.patient for c in dataset.cases if c.split == split} for split in COUNTS}
     assert counts["test/normal"] == counts["test/abnormal"] >= COUNTS["test"]
     assert len(patients["test"]) == COUNTS["test"]
     assert len(patients["train"]) == COUNTS["train"] + COUNTS["unlabeled"]
     assert all(patient.startswith("sub-") for patient in patients["test"])
     assert seen[-1] == (13, 13)
-    sizes = {case.files[0].stat().st_size for case in study.cases}
+    sizes = {case.files[0].stat().st_size for case in dataset.cases}
     assert len(sizes) == 1  # no file's size may tell what it shows
-    for case in study.select("test", "abnormal"):
+    for case in dataset.select("test", "abnormal"):
         image = read(case.files)
         twin = read((tmp_path / "test" / "normal" / case.files[0].name,))
         mask = read_mask(case.mask, image)
@@ -144,7 +144,7 @@ def test_the_folder_is_read_back_by_the_ordinary_reader(name, tmp_path):
     with (tmp_path / "lesions.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert {row["file"] for row in rows if row["file"].startswith("test/")} == {
-        f"test/abnormal/{case.files[0].name}" for case in study.select("test", "abnormal")
+        f"test/abnormal/{case.files[0].name}" for case in dataset.select("test", "abnormal")
     }
 
 

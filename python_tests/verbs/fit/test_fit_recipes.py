@@ -7,7 +7,7 @@ import json
 import pytest
 
 import medad_fast
-from medad_fast.data import load_study
+from medad_fast.data import load_dataset
 from medad_fast.verbs.fit import first_of_pools, fit
 from python_tests.methods.small import SMALL
 from python_tests.verbs.fit.small_fits import NAME, TINY, recipe_file, write_pictures
@@ -70,7 +70,7 @@ def test_of_unlabeled_pools_the_first_are_taken_that_the_recipe_asks_for(pools, 
     unlabeled = {"0": ["2.png", "1.png", "0.png"], "1": ["3.png", "4.png", "5.png"]}
     table = {"train": {"0": normal, "unlabeled": unlabeled}, "test": {}}
     (tmp_path / "data.json").write_text(json.dumps(table))
-    cases = load_study(tmp_path).select("train", "unlabeled")
+    cases = load_dataset(tmp_path).select("train", "unlabeled")
     taken = first_of_pools(cases, pools)
     assert [case.name for case in taken] == [f"images/{name}.png" for name in names]
     recipe = recipe_file(tmp_path, f"unlabeled: {json.dumps(pools)}\nmethods: {{ddad: {{}}}}")

@@ -18,9 +18,9 @@ def run() -> Run:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Path:
+def dataset(tmp_path: Path) -> Path:
     """Three test subjects: two normal, one with a lesion in slice 1 and its mask."""
-    root = tmp_path / "study"
+    root = tmp_path / "dataset"
     for number in range(2):
         write_nifti(root / f"train/normal/sub-t{number}.nii.gz", anatomy(number), AFFINE)
         write_nifti(root / f"test/normal/sub-SECRET{number}.nii.gz", anatomy(10 + number), AFFINE)

@@ -17,7 +17,7 @@ from torch import Tensor
 from medad_fast import predict
 from medad_fast.artifacts.run import Run
 from medad_fast.artifacts.scores import ScoreRow, read_scores
-from medad_fast.data import load_study
+from medad_fast.data import load_dataset
 from medad_fast.data.formats.nifti import write_nifti
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Prediction
@@ -42,11 +42,11 @@ def errors_of(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_bad_file_is_listed_and_changes_nothing_else(
-    run: Run, study: Path, tmp_path: Path
+    run: Run, dataset: Path, tmp_path: Path
 ) -> None:
-    predict(run, study, tmp_path / "clean")
-    (study / "test/normal/sub-bad.nii.gz").write_bytes(b"not a volume")
-    about = predict(run, study, tmp_path / "out")
+    predict(run, dataset, tmp_path / "clean")
+    (dataset / "test/normal/sub-bad.nii.gz").write_bytes(b"not a volume")
+    about = predict(run, dataset, tmp_path / "out")
     assert about["counts"]["failed_files"] == 1
     assert [(line["file"], line["class"]) for line in errors_of(tmp_path / "out")] == [
         ("test/normal/sub-bad.nii.gz", "InputError")
@@ -90,51 +90,51 @@ def test_bad_files_among_a_thousand_are_listed_and_stop_nothing(run: Run, tmp_pa
     assert rows_without_patient(tmp_path / "out") == rows_without_patient(tmp_path / "clean")
 
 
-def test_strict_stops_at_the_first_bad_file(run: Run, study: Path, tmp_path: Path) -> None:
-    (study / "test/normal/sub-SECRET1.nii.gz").write_bytes(b"not a volume")
+def test_strict_stops_at_the_first_bad_file(run: Run, dataset: Path, tmp_path: Path) -> None:
+    (dataset / "test/normal/sub-SECRET1.nii.gz").write_bytes(b"not a volume")
     with pytest.raises(InputError, match="SECRET1"):
-        predict(run, study, tmp_path / "out", strict=True)
+        predict(run, dataset, tmp_path / "out", strict=True)
     assert not (tmp_path / "out/scores.csv").exists()
     assert not (tmp_path / "out/predict.json").exists()
 
 
-def test_a_mask_of_another_grid_is_a_bad_file(run: Run, study: Path, tmp_path: Path) -> None:
+def test_a_mask_of_another_grid_is_a_bad_file(run: Run, dataset: Path, tmp_path: Path) -> None:
     small = np.ones((20, 24, SLICES - 1), dtype=np.uint8)
-    write_nifti(study / "test/masks/sub-SECRET9.nii.gz", small, AFFINE)
-    predict(run, study, tmp_path / "out")
+    write_nifti(dataset / "test/masks/sub-SECRET9.nii.gz", small, AFFINE)
+    predict(run, dataset, tmp_path / "out")
     (error,) = errors_of(tmp_path / "out")
     assert error["file"] == "test/abnormal/sub-SECRET9.nii.gz"
     assert "mask" in error["reason"]
 
 
-def test_nothing_to_score_is_an_error(run: Run, study: Path, tmp_path: Path) -> None:
+def test_nothing_to_score_is_an_error(run: Run, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no validation images"):
-        predict(run, study, tmp_path / "out", split="validation")
-    for path in (study / "test").rglob("*.nii.gz"):
+        predict(run, dataset, tmp_path / "out", split="validation")
+    for path in (dataset / "test").rglob("*.nii.gz"):
         path.write_bytes(b"not a volume")
     with pytest.raises(InputError, match="of 3 files 3 cannot be used"):
-        predict(run, study, tmp_path / "out")
+        predict(run, dataset, tmp_path / "out")
     assert len(errors_of(tmp_path / "out")) == 3
     assert not list((tmp_path / "out").glob("scores*"))
 
 
-def test_scores_that_are_no_numbers_never_reach_the_table(study: Path, tmp_path: Path) -> None:
+def test_scores_that_are_no_numbers_never_reach_the_table(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 cannot be used"):
-        predict(make_run(Nameless()), study, tmp_path / "out")
+        predict(make_run(Nameless()), dataset, tmp_path / "out")
     assert "not finite" in errors_of(tmp_path / "out")[0]["reason"]
 
 
 def test_a_case_whose_name_leads_elsewhere_is_a_bad_file(
-    run: Run, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "../outside.nii.gz"
-    found = load_study(study)
+    found = load_dataset(dataset)
     changed = tuple(
         replace(case, name=name) if "SECRET0" in case.name else case for case in found.cases
     )
-    module = importlib.import_module("medad_fast.predict")
-    monkeypatch.setattr(module, "load_study", lambda data: replace(found, cases=changed))
-    predict(run, study, tmp_path / "a/b/out")
+    module = importlib.import_module("medad_fast.verbs.predict")
+    monkeypatch.setattr(module, "load_dataset", lambda data: replace(found, cases=changed))
+    predict(run, dataset, tmp_path / "a/b/out")
     (error,) = errors_of(tmp_path / "a/b/out")
     assert error["file"] == name
     assert not list(tmp_path.rglob("outside*"))

@@ -25,9 +25,9 @@ from python_tests.verbs.predict.brightness import AFFINE, SLICES, Brightness, an
 
 
 def test_every_kept_slice_has_a_row_with_its_own_label(
-    run: Run, study: Path, tmp_path: Path
+    run: Run, dataset: Path, tmp_path: Path
 ) -> None:
-    about = predict(run, study, tmp_path / "out")
+    about = predict(run, dataset, tmp_path / "out")
     rows = read_scores(tmp_path / "out/scores.csv")
     assert len(rows) == 3 * SLICES == about["counts"]["images"]
     header = (tmp_path / "out/scores.csv").read_text(encoding="utf-8").splitlines()[0]
@@ -46,10 +46,10 @@ def test_every_kept_slice_has_a_row_with_its_own_label(
 
 @pytest.mark.parametrize("target", [0.05, 0.3, 0.9])
 def test_another_target_sets_another_threshold_and_the_same_p_values(
-    run: Run, study: Path, tmp_path: Path, target: float
+    run: Run, dataset: Path, tmp_path: Path, target: float
 ) -> None:
     own = choose(torch.linspace(0.5, 1.0, 20), target_fpr=target)["score"]
-    about = predict(run, study, tmp_path / "out", target_fpr=target)
+    about = predict(run, dataset, tmp_path / "out", target_fpr=target)
     assert about["thresholds"]["score"] == own
     assert about["thresholds"]["map"] == run.thresholds["map"]
     for row in read_scores(tmp_path / "out/scores.csv"):
@@ -60,18 +60,18 @@ def test_another_target_sets_another_threshold_and_the_same_p_values(
 
 
 def test_a_target_that_no_threshold_has_is_refused_before_anything_is_written(
-    run: Run, study: Path, tmp_path: Path
+    run: Run, dataset: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="target_fpr"):
-        predict(run, study, tmp_path / "out", target_fpr=1.0)
+        predict(run, dataset, tmp_path / "out", target_fpr=1.0)
     assert not (tmp_path / "out").exists()
 
 
-def test_maps_lie_on_the_grid_of_their_volume(run: Run, study: Path, tmp_path: Path) -> None:
-    predict(run, study, tmp_path / "out")
+def test_maps_lie_on_the_grid_of_their_volume(run: Run, dataset: Path, tmp_path: Path) -> None:
+    predict(run, dataset, tmp_path / "out")
     name = "test/abnormal/sub-SECRET9.nii.gz"
     anomaly_map, affine = read_nifti(tmp_path / "out/maps" / name)
-    volume, _ = read_nifti(study / name)
+    volume, _ = read_nifti(dataset / name)
     assert anomaly_map.shape == volume.shape
     np.testing.assert_allclose(affine, AFFINE)
     assert np.unravel_index(anomaly_map.argmax(), volume.shape) == (6, 15, 1)
@@ -81,9 +81,9 @@ def test_maps_lie_on_the_grid_of_their_volume(run: Run, study: Path, tmp_path: P
 
 @pytest.mark.parametrize(("axis", "place"), [("coronal", 15), ("sagittal", 13)])
 def test_slices_of_another_plane_have_their_own_labels(
-    study: Path, tmp_path: Path, axis: Axis, place: int
+    dataset: Path, tmp_path: Path, axis: Axis, place: int
 ) -> None:
-    predict(make_run(Brightness(), axis), study, tmp_path / "out", overlays=True)
+    predict(make_run(Brightness(), axis), dataset, tmp_path / "out", overlays=True)
     rows = read_scores(tmp_path / "out/scores.csv")
     ill = [row for row in rows if row.label == "abnormal"]
     assert [row.slice for row in ill] == [place]
@@ -93,8 +93,8 @@ def test_slices_of_another_plane_have_their_own_labels(
     assert metrics["pixel"]["average_precision"]["value"] == 1.0
 
 
-def test_baselines_stand_beside_the_scores(run: Run, study: Path, tmp_path: Path) -> None:
-    predict(run, study, tmp_path / "out")
+def test_baselines_stand_beside_the_scores(run: Run, dataset: Path, tmp_path: Path) -> None:
+    predict(run, dataset, tmp_path / "out")
     with (tmp_path / "out/baselines.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))
     assert tuple(table[0]) == NAMES
@@ -154,19 +154,19 @@ def test_odd_file_names_come_back_as_they_were(
 
 
 def test_one_file_and_a_pattern_are_scored_without_labels(
-    run: Run, study: Path, pictures: Path, tmp_path: Path
+    run: Run, dataset: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    volume = study / "test/normal/sub-SECRET0.nii.gz"
+    volume = dataset / "test/normal/sub-SECRET0.nii.gz"
     assert predict(run, volume, tmp_path / "one")["counts"]["images"] == SLICES
     found = predict(run, f"{pictures}/picture [12].png", tmp_path / "two")
     assert found["counts"]["files"] == 2
     assert {row.label for row in read_scores(tmp_path / "two/scores.csv")} == {"unlabeled"}
 
 
-def test_scores_are_those_of_the_run_alone(run: Run, study: Path, tmp_path: Path) -> None:
-    predict(run, study, tmp_path / "out")
+def test_scores_are_those_of_the_run_alone(run: Run, dataset: Path, tmp_path: Path) -> None:
+    predict(run, dataset, tmp_path / "out")
     name = "test/abnormal/sub-SECRET9.nii.gz"
-    alone = run.predict(study / name)
+    alone = run.predict(dataset / name)
     found = [r.anomaly_score for r in read_scores(tmp_path / "out/scores.csv") if r.path == name]
     assert found == alone.anomaly_score.tolist()
 
@@ -176,15 +176,15 @@ def patients_of(path: Path) -> list[str]:
 
 
 def test_patients_are_hashed_with_a_salt_that_is_nowhere(
-    run: Run, study: Path, tmp_path: Path
+    run: Run, dataset: Path, tmp_path: Path
 ) -> None:
     for name in ("first", "second"):
-        predict(run, study, tmp_path / name)
+        predict(run, dataset, tmp_path / name)
     first, second = patients_of(tmp_path / "first"), patients_of(tmp_path / "second")
     assert len(set(first)) == 3
     assert set(first).isdisjoint(second)
     assert [first.index(one) for one in first] == [second.index(one) for one in second]
-    predict(run, study, tmp_path / "kept", keep_ids=True)
+    predict(run, dataset, tmp_path / "kept", keep_ids=True)
     identifiers = set(patients_of(tmp_path / "kept"))
     assert any("SECRET0" in one for one in identifiers)
     hashed = (tmp_path / "first/scores.csv").read_text(encoding="utf-8").splitlines()[1:]
@@ -218,12 +218,12 @@ def test_identifiers_in_dicom_files_reach_no_output(run: Run, tmp_path: Path) ->
             assert value.encode() not in content, path
 
 
-def test_overlays_are_drawn_only_when_asked(run: Run, study: Path, tmp_path: Path) -> None:
+def test_overlays_are_drawn_only_when_asked(run: Run, dataset: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    predict(run, study, tmp_path / "plain")
+    predict(run, dataset, tmp_path / "plain")
     assert not (tmp_path / "plain/overlays").exists()
-    predict(run, study, tmp_path / "drawn", overlays=True)
+    predict(run, dataset, tmp_path / "drawn", overlays=True)
     drawn = sorted((tmp_path / "drawn/overlays").rglob("*.png"))
     assert len(drawn) == 3 * SLICES
     with Image.open(drawn[0]) as picture:
@@ -232,11 +232,11 @@ def test_overlays_are_drawn_only_when_asked(run: Run, study: Path, tmp_path: Pat
 
 
 def test_predict_json_tells_where_the_numbers_come_from(
-    run: Run, study: Path, tmp_path: Path
+    run: Run, dataset: Path, tmp_path: Path
 ) -> None:
-    about = predict(run, study, tmp_path / "out")
+    about = predict(run, dataset, tmp_path / "out")
     assert json.loads((tmp_path / "out/predict.json").read_text(encoding="utf-8")) == about
-    assert about["data"] == {"root": "../study", "split": "test", "manifest": None}
+    assert about["data"] == {"root": "../dataset", "split": "test", "manifest": None}
     assert about["run"]["method"] == "brightness"
     assert about["thresholds"] == run.thresholds
     assert about["counts"] == {
@@ -248,18 +248,18 @@ def test_predict_json_tells_where_the_numbers_come_from(
     }
 
 
-def test_empty_slices_are_skipped_and_counted(run: Run, study: Path, tmp_path: Path) -> None:
+def test_empty_slices_are_skipped_and_counted(run: Run, dataset: Path, tmp_path: Path) -> None:
     volume = anatomy(1)
     volume[:, :, 0] = -1000
-    write_nifti(study / "test/normal/sub-SECRET0.nii.gz", volume, AFFINE)
-    about = predict(run, study, tmp_path / "out")
+    write_nifti(dataset / "test/normal/sub-SECRET0.nii.gz", volume, AFFINE)
+    about = predict(run, dataset, tmp_path / "out")
     assert about["counts"]["skipped_slices"] == 1
     assert about["counts"]["images"] == 3 * SLICES - 1
     rows = read_scores(tmp_path / "out/scores.csv")
     assert [r.slice for r in rows if "SECRET0" in r.path] == list(range(1, SLICES))
     volume[:] = -1000
-    write_nifti(study / "test/normal/sub-SECRET1.nii.gz", volume, AFFINE)
-    about = predict(run, study, tmp_path / "out")
+    write_nifti(dataset / "test/normal/sub-SECRET1.nii.gz", volume, AFFINE)
+    about = predict(run, dataset, tmp_path / "out")
     assert about["counts"] == {
         "files": 3,
         "failed_files": 0,
@@ -269,8 +269,8 @@ def test_empty_slices_are_skipped_and_counted(run: Run, study: Path, tmp_path: P
     }
 
 
-def test_predictions_can_be_evaluated(run: Run, study: Path, tmp_path: Path) -> None:
-    predict(run, study, tmp_path / "out")
+def test_predictions_can_be_evaluated(run: Run, dataset: Path, tmp_path: Path) -> None:
+    predict(run, dataset, tmp_path / "out")
     metrics = evaluate(tmp_path / "out", resamples=20)
     assert metrics["image"]["auroc"]["value"] == 1.0
     assert metrics["pixel"]["aupro"]["value"] == pytest.approx(1.0)
@@ -316,16 +316,16 @@ def test_a_saved_run_scores_pictures_with_masks(tmp_path: Path) -> None:
     assert metrics["threshold"]["image"]["value"] == run.thresholds["score"]["threshold"]
 
 
-def test_scores_are_written_with_all_their_digits(run: Run, study: Path, tmp_path: Path) -> None:
-    predict(run, study, tmp_path / "out")
+def test_scores_are_written_with_all_their_digits(run: Run, dataset: Path, tmp_path: Path) -> None:
+    predict(run, dataset, tmp_path / "out")
     scores = [row.anomaly_score for row in read_scores(tmp_path / "out/scores.csv")]
     assert all(float(np.float32(score)) == score for score in scores)
 
 
 def test_predictions_without_p_values_say_that_they_are_old(
-    run: Run, study: Path, tmp_path: Path
+    run: Run, dataset: Path, tmp_path: Path
 ) -> None:
-    predict(run, study, tmp_path / "out")
+    predict(run, dataset, tmp_path / "out")
     path = tmp_path / "out/scores.csv"
     lines = [line.rpartition(",")[0] for line in path.read_text(encoding="utf-8").splitlines()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -335,9 +335,9 @@ def test_predictions_without_p_values_say_that_they_are_old(
 
 @pytest.mark.parametrize(("version", "works"), [(1, True), (2, True), (3, False), (None, False)])
 def test_predictions_of_a_version_that_is_not_read_say_so(
-    run: Run, study: Path, tmp_path: Path, version: int | None, works: bool
+    run: Run, dataset: Path, tmp_path: Path, version: int | None, works: bool
 ) -> None:
-    about = predict(run, study, tmp_path / "out")
+    about = predict(run, dataset, tmp_path / "out")
     assert about["format_version"] == 2
     path = tmp_path / "out/predict.json"
     path.write_text(json.dumps({**about, "format_version": version}), encoding="utf-8")
