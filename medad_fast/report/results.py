@@ -75,9 +75,9 @@ class Results:
     @cached_property
     def series(self) -> dict[str, tuple[Path, ...]]:
         """The files of each case of the data set: the name of a series is its first file."""
-        from medad_fast.data import load_study
+        from medad_fast.data import load_dataset
 
-        return {case.name: case.files for case in load_study(self.root).cases}
+        return {case.name: case.files for case in load_dataset(self.root).cases}
 
 
 @dataclass(frozen=True, eq=False)

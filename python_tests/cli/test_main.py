@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from python_tests.report.study import make_results
 
 from medad_fast.cli.console import say
 from medad_fast.cli.main import main
 from medad_fast.methods import list_methods
 from medad_fast.training.loop import Interrupted
 from python_tests.cli.command_line import METHOD, said
+from python_tests.report.dataset import make_results
 
 
 @pytest.mark.parametrize(
