@@ -79,7 +79,8 @@ def require_trainable(dataset: Dataset) -> None:
     if count == 0:
         labels = sorted({f"{case.split}/{case.label}" for case in dataset.cases})
         raise InputError(
-            f"{dataset.root}: has no normal training images (train/normal), only {', '.join(labels)}"
+            f"{dataset.root}: has no normal training images (train/normal), only "
+            f"{', '.join(labels)}"
         )
     if count < MIN_NORMAL:
         raise InputError(
@@ -107,8 +108,8 @@ def hold_out_validation(dataset: Dataset, *, fraction: float = 0.2, seed: int) -
     patients = sorted({case.patient for case in dataset.select("train", "normal")})
     if len(patients) < 2:
         raise InputError(
-            f"{dataset.root}: a validation set needs normal training images of two patients or more, "
-            f"got {len(patients)}; tell patients apart in a manifest.csv"
+            f"{dataset.root}: a validation set needs normal training images of two patients or "
+            f"more, got {len(patients)}; tell patients apart in a manifest.csv"
         )
     count = min(max(1, round(fraction * len(patients))), len(patients) - 1)
     order = np.random.default_rng(seed).permutation(len(patients))

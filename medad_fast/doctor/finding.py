@@ -12,7 +12,7 @@ State = Literal["ok", "note", "wrong"]
 
 @dataclass(frozen=True)
 class Finding:
-    """``ok``, ``note`` (worth knowing), or ``wrong``: it would spoil an experiment or break something.
+    """``ok``, ``note`` (worth knowing), or ``wrong``: it would spoil a result or break something.
 
     No finding names a patient: files stand for them.
     """

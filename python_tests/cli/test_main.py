@@ -38,7 +38,6 @@ from python_tests.report.dataset import make_results
         (["doctor", "nowhere"], ["nowhere"]),
         (["frobnicate"], ["frobnicate"]),
         (["--frobnicate"], ["frobnicate"]),
-        (["benchmark"], ["bench_"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(
