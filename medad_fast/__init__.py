@@ -16,8 +16,9 @@ __path__ = extend_path(__path__, __name__)
 if TYPE_CHECKING:
     from medad_fast import errors, methods, ops
     from medad_fast.artifacts.run import load
-    from medad_fast.evaluation import compare, evaluate
     from medad_fast.ops._native import build_info
+    from medad_fast.verbs.compare import compare
+    from medad_fast.verbs.evaluate import evaluate
     from medad_fast.verbs.fit import fit
     from medad_fast.verbs.predict import predict
 
@@ -38,8 +39,8 @@ __all__ = [
 
 _HOME = {
     "build_info": "medad_fast.ops._native",
-    "compare": "medad_fast.evaluation.comparison",
-    "evaluate": "medad_fast.evaluation.summary",
+    "compare": "medad_fast.verbs.compare",
+    "evaluate": "medad_fast.verbs.evaluate",
     "fit": "medad_fast.verbs.fit",
     "load": "medad_fast.artifacts.run",
     "predict": "medad_fast.verbs.predict",

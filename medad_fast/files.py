@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import hashlib
+import json
+import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medad_fast.errors import BusyError, CheckpointError, DeviceError
+from medad_fast.errors import (
+    BusyError,
+    CheckpointError,
+    DeviceError,
+    InputError,
+    MedadError,
+)
 
-__all__ = ["atomic_write", "folder_lock", "read_tensors", "write_tensors", "write_text"]
+__all__ = [
+    "TableWriter",
+    "atomic_write",
+    "check_format_version",
+    "folder_lock",
+    "read_json",
+    "read_table",
+    "read_tensors",
+    "write_json",
+    "write_table",
+    "write_tensors",
+    "write_text",
+]
 
 
 @contextmanager
@@ -124,3 +146,136 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
         return tensors_from_bytes(data)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all; NaN and infinities are refused."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, kind: type[MedadError] = InputError) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        MedadError: of the given ``kind``: the file is missing, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise kind(f"{path}: cannot be read as JSON: {reason}") from error
+    if not isinstance(content, dict):
+        raise kind(f"{path}: a JSON object expected, got {type(content).__name__}")
+    return content
+
+
+def check_format_version(
+    file: Path,
+    found: object,
+    *,
+    oldest: int,
+    newest: int,
+    what_to_do: str,
+    kind: type[MedadError] = CheckpointError,
+) -> int:
+    """The format version of a folder, if this release reads it.
+
+    Args:
+        file: where the version stands; named in the message.
+        found: what stands there.
+        oldest: first version that is read.
+        newest: version that is written.
+        what_to_do: with a folder of a version that is too old.
+        kind: of the error.
+
+    Raises:
+        MedadError: of the given ``kind``: no version, or one that is not read.
+    """
+    if type(found) is not int or found < 1:
+        raise kind(f"{file} is damaged: {found!r} is no format version")
+    if not oldest <= found <= newest:
+        known = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
+        advice = what_to_do if found < oldest else "install a newer medad-fast"
+        raise kind(f"{file} has format version {found}, this release reads {known}: {advice}")
+    return found
+
+
+class TableWriter:
+    """Rows of a CSV file that is not there until it is complete.
+
+    Rows go to ``<name>.partial.csv`` and are flushed by :meth:`write`, so that what is done can be
+    read while the rest is under way and after a stop. A partial file without rows is removed.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._path = path
+        self._partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        # File names that are not UTF-8 come back as they were.
+        self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows.writerow(columns)
+        self._empty = True
+
+    def write(self, rows: Iterable[Sequence[object]]) -> None:
+        """Add rows; floats are written with all their digits, NaN as nothing."""
+        for row in rows:
+            self._empty = False
+            self._rows.writerow([_cell(value) for value in row])
+        self._file.flush()
+
+    def close(self, *, complete: bool) -> None:
+        """Close the file and, if it is ``complete``, give it its name."""
+        if complete:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._file.close()
+        if complete:
+            self._partial.replace(self._path)
+        elif self._empty:
+            self._partial.unlink()
+
+
+@contextmanager
+def write_table(path: Path, columns: Sequence[str]) -> Iterator[TableWriter]:
+    """A :class:`TableWriter` whose file gets its name if the block ends without an error.
+
+    Raises:
+        DeviceError: the disk is full or not writable.
+    """
+    try:
+        table = TableWriter(path, columns)
+        complete = False
+        try:
+            yield table
+            complete = True
+        finally:
+            table.close(complete=complete)
+    except OSError as error:
+        raise DeviceError(f"could not write {path}: {error.strerror or error}") from error
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """Read a CSV file: the names of its columns, then its rows, all with as many cells.
+
+    Raises:
+        InputError: the file is missing, or no such table; names the line.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = list(csv.reader(file, strict=True))
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table: {error}") from error
+    if not table:
+        raise InputError(f"{path}: a line with the names of the columns expected, got nothing")
+    for line, cells in enumerate(table, start=1):
+        if len(cells) != len(table[0]):
+            raise InputError(
+                f"{path}: line {line} has {len(cells)} cells, {len(table[0])} expected"
+            )
+    return table
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))
+    return value

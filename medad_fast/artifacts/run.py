@@ -2,13 +2,19 @@
 
 ``manifest.json``, written last, holds the format version and the sha256 of every other file.
 Loading verifies the hashes, then the settings, then that each tensor of the model is there with its
-type and shape and is finite. Nothing is ever unpickled.
+type and shape and is finite. Nothing is ever unpickled. See docs/outputs.md.
+
+Older versions are read, since what they may lack is known. Version 2 has the same files. Version 1
+may lack the list of training outliers, and the scores of the validation images that p-values need;
+without these a run cannot be used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,18 +25,18 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medad_fast.artifacts.run_manifest import (
-    FILES,
-    FORMAT_VERSION,
-    damage,
-    read_manifest,
-    write_manifest,
-)
+from medad_fast.artifacts.versions import versions
 from medad_fast.data import Image, image_of_array
 from medad_fast.data.pipeline import Pipeline
 from medad_fast.data.preprocess import PreprocessConfig
-from medad_fast.errors import CheckpointError, InputError
-from medad_fast.files import read_tensors, write_tensors, write_text
+from medad_fast.errors import CheckpointError, InputError, MedadError
+from medad_fast.files import (
+    check_format_version,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from medad_fast.methods import create
 from medad_fast.methods.base import Method, Prediction
 from medad_fast.settings import to_fields
@@ -40,8 +46,20 @@ from medad_fast.training.outliers import Outlier
 from medad_fast.training.outliers import from_json as outliers_from_json
 from medad_fast.training.outliers import to_json as outliers_to_json
 
-__all__ = ["FILES", "FORMAT_VERSION", "Run", "load", "save"]
+__all__ = ["FILES", "FORMAT_VERSION", "Run", "load"]
 
+FORMAT_VERSION = 3
+OLDEST_VERSION = 1
+FILES = (
+    "config.yaml",
+    "model.safetensors",
+    "baselines.safetensors",
+    "thresholds.json",
+    "splits.json",
+    "training_outliers.json",
+    "log.jsonl",
+)
+_SINCE_2 = ("training_outliers.json",)
 BATCH = 16
 
 
@@ -121,6 +139,99 @@ class Run:
             )
         return self._predict_image(image_of_array(np.asarray(source)))
 
+    def save(self) -> None:
+        """Write the files into :attr:`path`, the manifest last; ``log.jsonl`` is there already.
+
+        Raises:
+            DeviceError: the disk is full or not writable; without a manifest the folder is no run.
+        """
+        folder = self.path
+        config = {
+            "method": self.name,
+            "config": to_fields(self.method.config),
+            "preprocess": self.pipeline.config.to_dict(),
+            "seed": self.seed,
+            "data": self.data,
+            "published": self.published,
+        }
+        write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        write_tensors(folder / "model.safetensors", self.method.state_dict())
+        write_tensors(folder / "baselines.safetensors", self.baselines.state())
+        write_json(folder / "thresholds.json", self.thresholds)
+        write_json(folder / "splits.json", self.splits)
+        outliers = outliers_to_json(self.training_outliers)
+        write_json(folder / "training_outliers.json", outliers)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "files": {name: _sha256((folder / name).read_bytes()) for name in FILES},
+            "versions": versions(),
+        }
+        write_json(folder / "manifest.json", manifest)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Run:
+        """Read a run that :func:`medad_fast.fit` wrote.
+
+        Args:
+            path: the run's folder.
+            device: where the weights go.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or of another format; the message names it.
+            DeviceError: no such device.
+        """
+        from medad_fast.training.loop import pick_device
+
+        folder = Path(path)
+        place = pick_device(device)
+        version, digests, sha256 = _read_manifest(folder)
+        content = {}
+        for name in digests:
+            if not name.endswith(".safetensors"):
+                content[name] = _verified_text(folder / name, digests[name])
+        with _damage(folder / "config.yaml"):
+            config = yaml.safe_load(content["config.yaml"])
+            method = create(config["method"], **config["config"])
+            pipeline = Pipeline(PreprocessConfig.from_dict(config["preprocess"]))
+            name, seed, data = str(config["method"]), int(config["seed"]), dict(config["data"])
+            published = config.get("published")
+        with _damage(folder / "thresholds.json"):
+            thresholds = dict(json.loads(content["thresholds.json"]))
+            if "calibration" not in thresholds["score"]:
+                raise CheckpointError(
+                    f"{folder} is a run of format version {version}, from before p-values: it "
+                    "lacks the scores of its validation images; fit it again with this release"
+                )
+        with _damage(folder / "splits.json"):
+            splits = dict(json.loads(content["splits.json"]))
+        outliers: tuple[Outlier, ...] = ()
+        if "training_outliers.json" in content:
+            with _damage(folder / "training_outliers.json"):
+                outliers = outliers_from_json(json.loads(content["training_outliers.json"]))
+        weights = read_tensors(folder / "model.safetensors", digests["model.safetensors"])
+        with _damage(folder / "model.safetensors"):
+            method.make_room(weights)
+        _check_weights(folder / "model.safetensors", weights, method.state_dict())
+        method.load_state_dict(weights)
+        state = read_tensors(folder / "baselines.safetensors", digests["baselines.safetensors"])
+        with _damage(folder / "baselines.safetensors"):
+            baselines = Baselines.from_state(state)
+        method.to(place).eval()
+        return cls(
+            path=folder,
+            name=name,
+            method=method,
+            pipeline=pipeline,
+            thresholds=thresholds,
+            baselines=baselines,
+            seed=seed,
+            data=data,
+            splits=splits,
+            published=published,
+            training_outliers=outliers,
+            sha256=sha256,
+        )
+
     def _prepared(self, source: NDArray[Any] | Tensor) -> Tensor:
         images = torch.as_tensor(source)
         config = self.method.config
@@ -144,93 +255,58 @@ class Run:
         return Prediction(scores, torch.from_numpy(np.ascontiguousarray(maps))[:, None])
 
 
-def save(run: Run) -> None:
-    """Write a run's files into ``run.path``, the manifest last; ``log.jsonl`` is there already.
-
-    Raises:
-        DeviceError: the disk is full or not writable; without a manifest the folder is no run.
-    """
-    folder = run.path
-    config = {
-        "method": run.name,
-        "config": to_fields(run.method.config),
-        "preprocess": run.pipeline.config.to_dict(),
-        "seed": run.seed,
-        "data": run.data,
-        "published": run.published,
-    }
-    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    write_tensors(folder / "model.safetensors", run.method.state_dict())
-    write_tensors(folder / "baselines.safetensors", run.baselines.state())
-    write_text(folder / "thresholds.json", _json(run.thresholds))
-    write_text(folder / "splits.json", _json(run.splits))
-    write_text(folder / "training_outliers.json", _json(outliers_to_json(run.training_outliers)))
-    write_manifest(folder)
+load = Run.load
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Run:
-    """Read a run that :func:`medad_fast.fit` wrote.
-
-    Args:
-        path: the run's folder.
-        device: where the weights go.
-
-    Raises:
-        CheckpointError: a file is missing, damaged or of another format; the message names it.
-        DeviceError: no such device.
-    """
-    from medad_fast.training.loop import pick_device
-
-    folder = Path(path)
-    place = pick_device(device)
-    manifest = read_manifest(folder)
-    content = {name: manifest.text(name) for name in manifest.files if _is_text(name)}
-    with damage(folder / "config.yaml"):
-        config = yaml.safe_load(content["config.yaml"])
-        method = create(config["method"], **config["config"])
-        pipeline = Pipeline(PreprocessConfig.from_dict(config["preprocess"]))
-        name, seed, data = str(config["method"]), int(config["seed"]), dict(config["data"])
-        published = config.get("published")
-    with damage(folder / "thresholds.json"):
-        thresholds = dict(json.loads(content["thresholds.json"]))
-        if "calibration" not in thresholds["score"]:
-            raise CheckpointError(
-                f"{folder} is a run of format version {manifest.version}, from before p-values: it "
-                "lacks the scores of its validation images; fit it again with this release"
-            )
-    with damage(folder / "splits.json"):
-        splits = dict(json.loads(content["splits.json"]))
-    outliers: tuple[Outlier, ...] = ()
-    if "training_outliers.json" in content:
-        with damage(folder / "training_outliers.json"):
-            outliers = outliers_from_json(json.loads(content["training_outliers.json"]))
-    weights = read_tensors(folder / "model.safetensors", manifest.files["model.safetensors"])
-    with damage(folder / "model.safetensors"):
-        method.make_room(weights)
-    _check_weights(folder / "model.safetensors", weights, method.state_dict())
-    method.load_state_dict(weights)
-    state = read_tensors(folder / "baselines.safetensors", manifest.files["baselines.safetensors"])
-    with damage(folder / "baselines.safetensors"):
-        baselines = Baselines.from_state(state)
-    method.to(place).eval()
-    return Run(
-        path=folder,
-        name=name,
-        method=method,
-        pipeline=pipeline,
-        thresholds=thresholds,
-        baselines=baselines,
-        seed=seed,
-        data=data,
-        splits=splits,
-        published=published,
-        training_outliers=outliers,
-        sha256=manifest.sha256,
-    )
+def _read_manifest(folder: Path) -> tuple[int, dict[str, str], str]:
+    """Format version, sha256 of each file by name, and that of the manifest itself."""
+    file = folder / "manifest.json"
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder; give the folder that medad fit wrote")
+    if not file.is_file():
+        raise CheckpointError(
+            f"{folder} is not a finished run: it has no manifest.json (continue it with --resume?)"
+        )
+    with _damage(file):
+        data = file.read_bytes()
+        manifest = json.loads(data.decode("utf-8"))
+        version = check_format_version(
+            file,
+            manifest["format_version"],
+            oldest=OLDEST_VERSION,
+            newest=FORMAT_VERSION,
+            what_to_do="fit it again with this release",
+        )
+        digests = {str(name): str(digest) for name, digest in manifest["files"].items()}
+        optional = _SINCE_2 if version < 2 else ()
+        if set(digests) | set(optional) != set(FILES):
+            raise CheckpointError(f"{file} must list {', '.join(FILES)}, got {', '.join(digests)}")
+        return version, digests, _sha256(data)
 
 
-def _is_text(name: str) -> bool:
-    return not name.endswith(".safetensors")
+def _verified_text(file: Path, sha256: str) -> str:
+    with _damage(file):
+        data = file.read_bytes()
+        if _sha256(data) != sha256:
+            raise CheckpointError(f"{file} is damaged: its sha256 is not the recorded one")
+        return data.decode("utf-8")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Whatever goes wrong while ``file`` is understood means that it is damaged."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (MedadError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} cannot be used: {error}") from error
+    except (yaml.YAMLError, RuntimeError, RecursionError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
 def _check_weights(file: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -246,7 +322,3 @@ def _check_weights(file: Path, found: Mapping[str, Tensor], wanted: Mapping[str,
             )
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{file}: tensor {name!r} has values that are not finite")
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"

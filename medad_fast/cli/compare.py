@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,6 @@ def compare(
     b: Annotated[Path, Parameter(name="b")],
     /,
     *,
-    data: Path | None = None,
     resamples: int = 1000,
     seed: int = 0,
     volume_score: str = "max",
@@ -27,7 +25,7 @@ def compare(
 ) -> int:
     """Compare two runs on the same images: each metric's difference, its interval, its p-value.
 
-    Both are judged in the same bootstrap resamples of the patients. Writes nothing unless --out.
+    Both are evaluated in the same bootstrap resamples of the patients. Writes nothing unless --out.
 
     Parameters
     ----------
@@ -35,8 +33,6 @@ def compare(
         Folder that `medad predict` wrote.
     b:
         Another such folder, of the same images.
-    data:
-        Where the data set lies now, if it moved since.
     resamples:
         Bootstrap resamples of the patients.
     seed:
@@ -48,14 +44,13 @@ def compare(
     out:
         JSON file for all figures and for the settings in which the runs differ.
     """
-    from medad_fast.evaluation import compare as judge
-    from medad_fast.files import write_text
-    from medad_fast.report import difference_table
+    from medad_fast.files import write_json
+    from medad_fast.report.table import difference_table
+    from medad_fast.verbs.compare import compare as compared
 
-    found = judge(
+    found = compared(
         a,
         b,
-        data=data,
         resamples=resamples,
         seed=seed,
         volume_score=volume_score,
@@ -65,6 +60,6 @@ def compare(
     for name, values in found["differs"].items():
         say(f"Differs: {name}: {values['a']} against {values['b']}")
     if out is not None:
-        write_text(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
+        write_json(out, found)
         say(f"Comparison: {out}")
     return 0

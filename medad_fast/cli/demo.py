@@ -35,7 +35,8 @@ def demo(
         Go on with an unfinished demo in --out.
     """
     from medad_fast.recipes import load_recipe
-    from medad_fast.report import comparison_table, write_demo_report
+    from medad_fast.report.table import comparison_table
+    from medad_fast.verbs.report import write_demo_report
 
     begin = time.monotonic()
     _check_folder(out, resume)
@@ -87,9 +88,9 @@ def _fit(method: str, data: Path, run: Path, seed: int, resume: bool) -> None:
 
 
 def _judge(out: Path, method: str, seed: int) -> dict[str, Any]:
-    from medad_fast.evaluation import evaluate
-    from medad_fast.report import write_report
+    from medad_fast.verbs.evaluate import evaluate
     from medad_fast.verbs.predict import predict
+    from medad_fast.verbs.report import write_report
 
     results = out / "results" / method
     with count_bar(f"scoring with {method}") as progress:

@@ -17,26 +17,23 @@ def evaluate(
     results: Annotated[Path, Parameter(name="dir")],
     /,
     *,
-    data: Path | None = None,
     resamples: int = 1000,
     seed: int = 0,
     volume_score: str = "max",
     patient_score: str = "max",
     no_images: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Judge predictions: metrics with intervals beside trivial baselines, and a report.
+    """Evaluate predictions: metrics with intervals beside trivial baselines, and a report.
 
     Writes metrics.json, report.html, and volumes.csv and patients.csv with the scores made from
     those of the slices. Intervals are 95 % bootstrap intervals that resample patients. Where only
     normal or only abnormal images were scored it writes what is defined of them, and ends with an
-    error.
+    error. Only the report's pictures need the data set.
 
     Parameters
     ----------
     results:
         Folder that `medad predict` wrote.
-    data:
-        Where the data set lies now, if it moved since.
     resamples:
         Bootstrap resamples for each interval.
     seed:
@@ -48,18 +45,18 @@ def evaluate(
     no_images:
         Leave patients' images out of the report.
     """
-    from medad_fast.evaluation import evaluate as judge
-    from medad_fast.report import decision_lines, metrics_table, published_rows, write_report
+    from medad_fast.report.table import decision_lines, metrics_table, published_rows
+    from medad_fast.verbs.evaluate import evaluate as evaluated
+    from medad_fast.verbs.report import write_report
 
-    metrics = judge(
+    metrics = evaluated(
         results,
-        data=data,
         resamples=resamples,
         seed=seed,
         volume_score=volume_score,
         patient_score=patient_score,
     )
-    report = write_report(results, data=data, images=not no_images)
+    report = write_report(results, images=not no_images)
     show(metrics_table(metrics))
     for line in decision_lines(metrics):
         say(line)

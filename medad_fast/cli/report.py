@@ -22,20 +22,20 @@ def report(
 ) -> int:
     """Write report.html again, with other pictures or for predictions without labels.
 
-    `medad evaluate` writes it too. Where nothing was judged it shows scores, decisions and maps.
+    `medad evaluate` writes it too. Where nothing was evaluated it shows scores, decisions and maps.
 
     Parameters
     ----------
     results:
         Folder that `medad predict` wrote.
     data:
-        Where the data set lies now, if it moved since.
+        Where the data set lies now, if it moved since; the pictures are made from its images.
     pictures:
         How many files to show at most; the page stays below 15 MB.
     no_images:
         Leave patients' images out of the report.
     """
-    from medad_fast.report import write_report
+    from medad_fast.verbs.report import write_report
 
     page = write_report(results, data=data, images=not no_images, pictures=pictures)
     say(f"Report: {page}")

@@ -11,7 +11,7 @@ from medad_fast.data.dataset import (
 )
 from medad_fast.data.image import Geometry, Image, Provenance, image_of_array
 from medad_fast.data.load import load_dataset
-from medad_fast.data.reading import read, read_mask, write_map
+from medad_fast.data.reading import read, read_mask
 
 __all__ = [
     "Case",
@@ -28,5 +28,4 @@ __all__ = [
     "read",
     "read_mask",
     "require_trainable",
-    "write_map",
 ]

@@ -21,7 +21,7 @@ from medad_fast.data.layouts import (
 from medad_fast.data.walk import image_files, is_image_file, stem, without_repeats
 from medad_fast.errors import InputError
 
-__all__ = ["load_dataset", "manifest_of"]
+__all__ = ["load_dataset"]
 
 
 def load_dataset(
@@ -53,14 +53,6 @@ def load_dataset(
     _check_files_once(cases)
     _check_patients_once(cases)
     return Dataset(root, cases)
-
-
-def manifest_of(data: Path | str) -> str | None:
-    """The name of the table in the data set's root that lists its images, where there is one."""
-    path = Path(data)
-    if path.is_dir():
-        path = path / "manifest.csv"
-    return path.name if path.suffix == ".csv" and path.is_file() else None
 
 
 def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[Path, list[Entry]]:

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medad_fast.data.formats.dicom.reader import read_dicom, read_dicom_series
-from medad_fast.data.formats.nifti import NIFTI_SUFFIXES, read_nifti_image, write_nifti
+from medad_fast.data.formats.nifti import NIFTI_SUFFIXES, read_nifti_image
 from medad_fast.data.formats.picture import read_picture
 from medad_fast.data.image import Geometry, Image
 from medad_fast.data.limits import regular_file_size
 from medad_fast.data.quiet import hushed_logs
 from medad_fast.errors import InputError
-from medad_fast.files import atomic_write
 
-__all__ = ["read", "read_mask", "write_map"]
+__all__ = ["read", "read_mask"]
 
 _NIFTI_STARTS = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))
 
@@ -89,35 +88,6 @@ def read_mask(path: Path, image: Image) -> NDArray[np.bool_]:
 
 def _is_one_dicom_slice(image: Image) -> bool:
     return image.provenance.reader == "dicom" and len(image.pixels) == 1
-
-
-def write_map(path: Path, maps: NDArray[np.float32], image: Image) -> Path:
-    """Write an anomaly map on the grid of the file that ``image`` was read from.
-
-    Args:
-        path: where to; ``.nii.gz`` is added for volumes and ``.npy`` for pictures where missing.
-        maps: ``(S, H, W)``, slices as those of ``image``.
-        image: the image the map belongs to.
-
-    Returns:
-        The file that was written: a NIfTI volume in the axis order and with the affine of the
-        source, or a float32 array ``(H, W)``, ``(S, H, W)`` if the source has several slices.
-
-    Raises:
-        DeviceError: the disk is full or not writable.
-    """
-    if maps.shape != image.pixels.shape[:3]:
-        raise InputError(f"maps must have the shape {image.pixels.shape[:3]}, got {maps.shape}")
-    values = maps.astype(np.float32, copy=False)
-    suffix = ".npy" if image.geometry is None else ".nii.gz"
-    if not path.name.endswith(suffix):
-        path = path.with_name(path.name + suffix)
-    if image.geometry is not None:
-        write_nifti(path, image.geometry.to_source(values), image.geometry.affine)
-        return path
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.save(file, values[0] if len(values) == 1 else values, allow_pickle=False)
-    return path
 
 
 def _kind(path: Path) -> str:

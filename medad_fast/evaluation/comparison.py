@@ -1,6 +1,6 @@
 """Two runs on the same images: is the difference of a metric more than chance?
 
-Both are judged in the same resamples of the patients, so that what makes an image hard for both
+Both are evaluated in the same resamples of the patients, so that what makes an image hard for both
 cancels out: two intervals that overlap widely may still belong to a clear difference, and only the
 interval of the difference tells.
 """
@@ -12,68 +12,42 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medad_fast.artifacts.predictions import Predictions
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.errors import InputError
 from medad_fast.evaluation.bootstrap import interval, paired_p_value
 from medad_fast.evaluation.figures import Resampler, Sample
-from medad_fast.evaluation.judgement import (
-    Aggregation,
-    Judgement,
-    Predictions,
-    judge,
-    read_predictions,
-)
-from medad_fast.evaluation.slices import number_in_order
-from medad_fast.evaluation.summary import ORACLE, ORACLE_LABEL, RANKING, check_resamples
+from medad_fast.evaluation.levels import Aggregation, number_in_order
+from medad_fast.evaluation.metrics import Metrics, metrics_of
+from medad_fast.evaluation.summary import ORACLE, ORACLE_LABEL, RANKING
 
-__all__ = ["compare"]
+__all__ = ["comparison"]
 
-_ABOUT = ("run", "data", "preprocess", "versions")
+_ABOUT = ("run", "data", "preprocess", "blocks", "versions")
 """Parts of ``predict.json`` in which two runs may differ."""
 
 
-def compare(
-    a: str | Path,
-    b: str | Path,
-    *,
-    data: str | Path | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    volume_score: str = "max",
-    patient_score: str = "max",
+def comparison(
+    first: Predictions, second: Predictions, aggregation: Aggregation, resampler: Resampler
 ) -> dict[str, Any]:
-    """Compare the predictions of two runs on the same images, metric by metric, paired.
-
-    Args:
-        a: what :func:`medad_fast.predict` wrote.
-        b: the same of another run.
-        data: where the data set lies now, if it moved since; masks are read from there.
-        resamples: bootstrap resamples of the patients, at least 1.
-        seed: of the resamples.
-        volume_score: a volume's score from those of its slices, as for ``evaluate``.
-        patient_score: a patient's score from those of the volumes.
-
-    Returns:
-        JSON-ready: ``image``, ``volume``, ``patient``, ``pixel``, ``threshold`` and ``oracle`` as
-        in ``metrics.json``. Each figure has ``a``, ``b``, ``difference`` (b - a), its 95 %
-        interval ``low`` to ``high``, ``p_value``, and a ``reason`` where it is undefined.
-        ``differs`` lists the settings in which the runs differ. See docs/metrics.md.
+    """What :func:`medad_fast.compare` returns.
 
     Raises:
         InputError: the folders do not score the same images with the same labels, masks and
-            patients, or one of them is no finished prediction.
+            patients.
     """
-    check_resamples(resamples)
-    first, second = read_predictions(a, data), read_predictions(b, data)
     second = _in_order(first, second)
-    aggregation = Aggregation(volume_score, patient_score)
-    resampler = Resampler(resamples, seed)
-    before = judge(first, aggregation, resampler)
-    after = judge(second, aggregation, resampler)
+    before = metrics_of(first, aggregation, resampler)
+    after = metrics_of(second, aggregation, resampler)
+    for (path, place), mask in before.slices.masks.items():
+        if after.slices.masks.get((path, place)) != mask:
+            raise InputError(
+                f"{path} slice {place}: has another mask in {second.folder} than in {first.folder}"
+            )
     counts = _counts(first, before)
     if _counts(second, after) != counts:
         raise InputError(
-            f"{second.folder}: its maps or masks have other pixels than those of {first.folder}: "
+            f"{second.folder}: its maps have other pixels than those of {first.folder}: "
             f"{_counts(second, after)} against {counts}"
         )
     return {
@@ -84,14 +58,7 @@ def compare(
         "oracle": {"label": ORACLE_LABEL, **_pairs(before.ranking, after.ranking, ORACLE)},
         "counts": counts,
         "differs": _differing(first.about, second.about),
-        "aggregate": {"volume": aggregation.volume, "patient": aggregation.patient},
-        "bootstrap": {
-            "resamples": resamples,
-            "seed": seed,
-            "level": 0.95,
-            "interval": "percentile",
-            "unit": before.units(),
-        },
+        **before.settings(),
     }
 
 
@@ -174,8 +141,8 @@ def _pair(before: Sample, after: Sample) -> dict[str, Any]:
     return result if found.low is not None else {**result, "reason": "no resample defines it"}
 
 
-def _counts(predictions: Predictions, judged: Judgement) -> dict[str, int]:
-    rows, pixels = predictions.rows, judged.slices.pixels
+def _counts(predictions: Predictions, metrics: Metrics) -> dict[str, int]:
+    rows, pixels = predictions.rows, metrics.slices.pixels
     return {
         "images": len(rows),
         "volumes": len({row.path for row in rows}),

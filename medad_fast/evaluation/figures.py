@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.errors import InputError
 from medad_fast.evaluation.bootstrap import (
     draw_clusters,
     interval,
@@ -17,7 +17,7 @@ from medad_fast.evaluation.bootstrap import (
     ratio_replicates,
     score_replicates,
 )
-from medad_fast.evaluation.levels import Rule, aggregate
+from medad_fast.evaluation.levels import Items
 from medad_fast.evaluation.pixels import aupro
 from medad_fast.evaluation.ranking import (
     Metric,
@@ -26,72 +26,13 @@ from medad_fast.evaluation.ranking import (
     average_precision,
     fpr_at_tpr95,
     oracle_dice,
-    rank,
 )
-from medad_fast.evaluation.slices import SliceData, number_in_order
+from medad_fast.evaluation.slices import SliceData
 
-__all__ = ["Figure", "Items", "Resampler", "Sample", "figure", "undefined"]
+__all__ = ["Figure", "Resampler", "Sample", "figure", "undefined"]
 
 Figure = dict[str, Any]
 """``value``, ``low`` and ``high`` of one metric, null where undefined, then with ``reason``."""
-
-
-@dataclass(frozen=True)
-class Items:
-    """What is ranked at one level: images, volumes or patients."""
-
-    scores: NDArray[np.float64]
-    abnormal: NDArray[np.bool_]
-    patients: NDArray[np.int64]
-    """Number of each item's patient, in order of first appearance: hashes change between runs."""
-    volumes: NDArray[np.int64]
-    """Number of each item's volume, in order of first appearance."""
-    item: str = "image"
-
-    @classmethod
-    def of_rows(cls, rows: Sequence[ScoreRow]) -> Items:
-        return cls(
-            np.array([row.anomaly_score for row in rows], dtype=np.float64),
-            np.array([row.label == "abnormal" for row in rows], dtype=np.bool_),
-            number_in_order(row.patient for row in rows),
-            number_in_order(row.path for row in rows),
-        )
-
-    def by_volume(self, rule: Rule) -> Items:
-        """One item a volume; abnormal where one of the slices is."""
-        return self._grouped(self.volumes, rule, "volume")
-
-    def by_patient(self, rule: Rule) -> Items:
-        """One item a patient; abnormal where one of the items is."""
-        return self._grouped(self.patients, rule, "patient")
-
-    def _grouped(self, owner: NDArray[np.int64], rule: Rule, item: str) -> Items:
-        _, first = np.unique(owner, return_index=True)
-        abnormal = np.zeros(len(first), dtype=np.bool_)
-        np.logical_or.at(abnormal, owner, self.abnormal)
-        scores = aggregate(self.scores, owner, rule)
-        return Items(scores, abnormal, self.patients[first], self.volumes[first], item)
-
-    def with_scores(self, scores: NDArray[np.float64]) -> Items:
-        return Items(scores, self.abnormal, self.patients, self.volumes, self.item)
-
-    @property
-    def clusters(self) -> int:
-        """How many patients there are."""
-        return int(self.patients.max()) + 1 if len(self.patients) else 0
-
-    @property
-    def unit(self) -> str:
-        """What is resampled."""
-        return "patient" if self.clusters > 1 else self.item
-
-    @property
-    def resampled(self) -> NDArray[np.int64]:
-        """Number of what each item is resampled with: its patient, or itself for a lone patient."""
-        return self.patients if self.clusters > 1 else np.arange(len(self.scores))
-
-    def ranking(self) -> Ranking:
-        return rank(self.scores, self.abnormal)
 
 
 @dataclass(frozen=True)
@@ -106,8 +47,10 @@ class Resampler:
     """Computes metrics in the data and in every resample of the patients, all with equal draws."""
 
     def __init__(self, resamples: int, seed: int) -> None:
-        self._resamples = resamples
-        self._seed = seed
+        if resamples < 1:
+            raise InputError(f"resamples must be at least 1, got {resamples}")
+        self.resamples = resamples
+        self.seed = seed
 
     def scores(self, items: Items) -> dict[str, Sample]:
         """``auroc``, ``average_precision``, ``fpr_at_tpr95`` and ``best_dice`` of ranked items."""
@@ -123,7 +66,7 @@ class Resampler:
         ranking = slices.pixels.ranking()
         values = {**_ranking_metrics(ranking, "pixel"), "aupro": aupro(ranking)}
         if ranking.one_class():
-            nothing = np.full(self._resamples, np.nan)
+            nothing = np.full(self.resamples, np.nan)
             return {
                 name: Sample(Metric(None, slices.reason or metric.reason), nothing)
                 for name, metric in values.items()
@@ -158,7 +101,7 @@ class Resampler:
         return Sample(metric, ratio_replicates(above, below, clusters, draws))
 
     def _draws(self, clusters: int) -> NDArray[np.int64]:
-        return draw_clusters(int(clusters), self._resamples, self._seed)
+        return draw_clusters(int(clusters), self.resamples, self.seed)
 
 
 def figure(sample: Sample) -> tuple[Figure, int]:

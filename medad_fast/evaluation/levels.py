@@ -1,4 +1,5 @@
-"""One score from many: of a volume from its slices, of a patient from the volumes.
+"""What is ranked at each level, and one score from many: of a volume from its slices, of a patient
+from the volumes.
 
 The rule is chosen before the test set is seen and is the same for every volume:
 
@@ -11,19 +12,102 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.errors import InputError
+from medad_fast.evaluation.ranking import Ranking, rank
 
-__all__ = ["Rule", "aggregate", "rule_named"]
+__all__ = ["Aggregation", "Items", "Rule", "aggregate", "number_in_order", "rule_named"]
 
 Rule = Callable[[NDArray[np.float64]], float]
 """Rising scores of one volume or patient, at least one, to one score."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is ranked at one level: images, volumes or patients."""
+
+    scores: NDArray[np.float64]
+    abnormal: NDArray[np.bool_]
+    patients: NDArray[np.int64]
+    """Number of each item's patient, in order of first appearance: hashes change between runs."""
+    volumes: NDArray[np.int64]
+    """Number of each item's volume, in order of first appearance."""
+    item: str = "image"
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[ScoreRow]) -> Items:
+        return cls(
+            np.array([row.anomaly_score for row in rows], dtype=np.float64),
+            np.array([row.label == "abnormal" for row in rows], dtype=np.bool_),
+            number_in_order(row.patient for row in rows),
+            number_in_order(row.path for row in rows),
+        )
+
+    def by_volume(self, rule: Rule) -> Items:
+        """One item a volume; abnormal where one of the slices is."""
+        return self._grouped(self.volumes, rule, "volume")
+
+    def by_patient(self, rule: Rule) -> Items:
+        """One item a patient; abnormal where one of the items is."""
+        return self._grouped(self.patients, rule, "patient")
+
+    def _grouped(self, owner: NDArray[np.int64], rule: Rule, item: str) -> Items:
+        _, first = np.unique(owner, return_index=True)
+        abnormal = np.zeros(len(first), dtype=np.bool_)
+        np.logical_or.at(abnormal, owner, self.abnormal)
+        scores = aggregate(self.scores, owner, rule)
+        return Items(scores, abnormal, self.patients[first], self.volumes[first], item)
+
+    @property
+    def clusters(self) -> int:
+        """How many patients there are."""
+        return int(self.patients.max()) + 1 if len(self.patients) else 0
+
+    @property
+    def unit(self) -> str:
+        """What is resampled."""
+        return "patient" if self.clusters > 1 else self.item
+
+    @property
+    def resampled(self) -> NDArray[np.int64]:
+        """Number of what each item is resampled with: its patient, or itself for a lone patient."""
+        return self.patients if self.clusters > 1 else np.arange(len(self.scores))
+
+    def ranking(self) -> Ranking:
+        return rank(self.scores, self.abnormal)
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How slices make a volume's score and volumes a patient's: names of rules."""
+
+    volume: str = "max"
+    patient: str = "max"
+
+    def levels(self, images: Items) -> dict[str, Items]:
+        """The same scores at the level of images, volumes and patients.
+
+        Raises:
+            InputError: no such rule.
+        """
+        of_volume = rule_named(self.volume, "volume_score")
+        of_patient: Rule = rule_named(self.patient, "patient_score")
+        volumes = images.by_volume(of_volume)
+        return {"image": images, "volume": volumes, "patient": volumes.by_patient(of_patient)}
+
+
+def number_in_order(names: Iterable[Hashable]) -> NDArray[np.int64]:
+    """0 for the first name, 1 for the next new one, and so on."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
 def rule_named(text: str, argument: str = "rule") -> Rule:

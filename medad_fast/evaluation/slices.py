@@ -1,24 +1,22 @@
-"""Anomaly maps and masks back from disk, one volume at a time."""
+"""What the maps and masks of a prediction say, read one volume at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.artifacts.scores import ScoreRow, in_plane
-from medad_fast.data import Image, Provenance, read, read_mask
-from medad_fast.data.geometry import Axis
-from medad_fast.errors import InputError
+from medad_fast.artifacts.predictions import Predictions
+from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.evaluation.levels import number_in_order
 from medad_fast.evaluation.pixels import PixelCollector, SortedPixels, aupro, float32_up_to
 from medad_fast.evaluation.ranking import average_precision
 
-__all__ = ["MAP_PERCENTILE", "SliceData", "number_in_order", "read_map", "read_slices"]
+__all__ = ["MAP_PERCENTILE", "SliceData", "read_slices"]
 
 MAP_PERCENTILE = 99.0
 
@@ -44,6 +42,8 @@ class SliceData:
     """``average_precision`` and ``aupro`` of each patient's pixels alone, NaN without lesions."""
     sizes: NDArray[np.int64]
     """How many pixels each of these slices has."""
+    masks: dict[tuple[str, int], bytes]
+    """A digest of the mask of each slice that has one, by path and slice."""
     percentiles: dict[str, list[float]] = field(default_factory=dict)
     """99th percentile of the map of each slice, by label."""
 
@@ -53,26 +53,17 @@ class SliceData:
         return float(np.median(values)) if values else None
 
 
-def read_slices(
-    folder: Path,
-    root: Path,
-    rows: Sequence[ScoreRow],
-    axis: Axis,
-    threshold: float | None = None,
-) -> SliceData:
+def read_slices(predictions: Predictions, threshold: float | None = None) -> SliceData:
     """Read each map once, and the mask beside it.
 
     Args:
-        folder: holds the maps.
-        root: of the data set, holds the masks.
-        rows: of ``scores.csv``; the rows of one volume follow each other.
-        axis: the plane in which the run slices volumes.
+        predictions: the rows of one volume follow each other.
         threshold: of the run; a pixel is called abnormal where the map is above it.
 
     Raises:
         InputError: a map or a mask is missing, damaged, or not on the grid of the other.
     """
-    rows = _by_patient(rows)
+    rows = _by_patient(predictions.rows)
     known = [row for row in rows if _is_known(row)]
     patients = number_in_order(row.patient for row in known)
     single = not len(patients) or int(patients.max()) == 0
@@ -80,10 +71,12 @@ def read_slices(
     cut = None if threshold is None else float32_up_to(threshold)
     sizes, decided = list[int](), list[tuple[int, int, int]]()
     collector, percentiles = PixelCollector(), dict[str, list[float]]()
-    alone = _EachPatient()
-    for row, anomaly_map, mask in _volumes(folder, root, rows, axis):
+    alone, masks = _EachPatient(), dict[tuple[str, int], bytes]()
+    for row, anomaly_map, mask in predictions.slices(rows):
         percentile = float(np.percentile(anomaly_map, MAP_PERCENTILE))
         percentiles.setdefault(row.label, []).append(percentile)
+        if mask is not None:
+            masks[row.path, row.slice] = hashlib.sha256(np.packbits(mask).tobytes()).digest()
         if _is_known(row):
             collector.add(anomaly_map, mask, int(clusters[len(sizes)]))
             alone.add(anomaly_map, mask, int(patients[len(sizes)]))
@@ -101,6 +94,7 @@ def read_slices(
         decided=None if cut is None else np.array(decided, dtype=np.int64).reshape(-1, 3),
         of_patient=alone.metrics(),
         sizes=np.array(sizes, dtype=np.int64),
+        masks=masks,
         percentiles=percentiles,
     )
 
@@ -152,51 +146,3 @@ def _decisions(called: NDArray[np.bool_], mask: NDArray[Any] | None) -> tuple[in
         return 0, above, 0
     hits = int(np.count_nonzero(called & (mask != 0)))
     return hits, above - hits, int(np.count_nonzero(mask)) - hits
-
-
-def number_in_order(names: Iterable[Hashable]) -> NDArray[np.int64]:
-    """0 for the first name, 1 for the next new one, and so on."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
-
-
-def _volumes(
-    folder: Path, root: Path, rows: Sequence[ScoreRow], axis: Axis
-) -> Iterator[tuple[ScoreRow, NDArray[Any], NDArray[Any] | None]]:
-    for (map_name, mask_name), group in groupby(rows, key=lambda row: (row.map, row.mask)):
-        image = _map_image(folder / map_name)
-        maps = in_plane(image.pixels, image, axis)
-        mask = None
-        if mask_name:
-            mask = in_plane(read_mask(root / mask_name, image), image, axis)
-        for row in group:
-            if row.slice >= len(maps):
-                raise InputError(f"{folder / map_name}: no slice {row.slice} of {len(maps)}")
-            yield row, maps[row.slice], None if mask is None else mask[row.slice]
-
-
-def read_map(path: Path) -> NDArray[Any]:
-    """An anomaly map ``(S, H, W)``, slices as those of the image that it was made from.
-
-    Raises:
-        InputError: it is missing, or no map.
-    """
-    return _map_image(path).pixels
-
-
-def _map_image(path: Path) -> Image:
-    if path.suffix != ".npy":
-        return read(path)
-    try:
-        found: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as an anomaly map: {error}") from error
-    if found.ndim not in (2, 3) or not np.issubdtype(found.dtype, np.floating):
-        raise InputError(f"{path}: floating point (H, W) expected, got {found.dtype} {found.shape}")
-    return Image(
-        pixels=found[None] if found.ndim == 2 else found,
-        modality="OT",
-        spacing_mm=None,
-        geometry=None,
-        provenance=Provenance(path, "map", 8 * found.dtype.itemsize),
-    )

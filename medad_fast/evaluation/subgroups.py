@@ -2,7 +2,8 @@
 
 A column becomes a table where it has a few values that several patients share. Ages always stand in
 bins, other numbers with many values in quarters. Columns that could name a person do not leave the
-data set: their values are not looked at, whatever they hold.
+data set: their values are not looked at, whatever they hold. Predicting applies these rules and
+stores the groups, so that evaluating needs no manifest.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medad_fast.artifacts.predictions import Groups
 from medad_fast.artifacts.scores import ScoreRow
-from medad_fast.data.layouts import read_manifest
 from medad_fast.errors import InputError
-from medad_fast.evaluation.figures import Items, Resampler, Sample, figure
+from medad_fast.evaluation.figures import Resampler, Sample, figure
+from medad_fast.evaluation.levels import Items
 
-__all__ = ["SMALL", "read_groups", "subgroups"]
+__all__ = ["SMALL", "groups_of", "subgroups"]
 
 SMALL = 10
 """A group with fewer normal images, abnormal images or patients than this is called small."""
@@ -42,30 +43,32 @@ _PERSONAL = {
 _AGE = re.compile(r"0*(\d{1,3}(?:\.\d+)?)\s*(?:y|yr|yrs|years)?", re.IGNORECASE)
 
 
-def read_groups(manifest: Path) -> dict[str, dict[str, str]]:
-    """The further columns of a manifest by file, as paths relative to its folder.
+def groups_of(
+    columns: Mapping[str, Mapping[str, str]], images: Mapping[str, int], patients: int
+) -> Groups:
+    """Sort scored files into groups. Only the groups leave the data set, never the values.
 
-    Raises:
-        InputError: it is no manifest, or names files that are gone.
+    Args:
+        columns: for each file what its manifest tells, by column.
+        images: for each file how many labelled images of it were scored.
+        patients: of how many patients.
     """
-    root = manifest.parent
-    return {
-        (file.relative_to(root) if file.is_relative_to(root) else file).as_posix(): entry.groups
-        for entry in read_manifest(manifest)
-        for file in entry.files
-    }
+    groups = Groups()
+    for name in dict.fromkeys(name for path in images for name in columns.get(path, {})):
+        values = {path: columns.get(path, {}).get(name, "") for path in images}
+        try:
+            groups.columns[name] = _binned(name, values, images, patients)
+        except InputError as error:
+            groups.left_out[name] = str(error)
+    return groups
 
 
-def subgroups(
-    rows: Sequence[ScoreRow],
-    groups: Mapping[str, Mapping[str, str]],
-    resampler: Resampler,
-) -> dict[str, Any]:
+def subgroups(rows: Sequence[ScoreRow], groups: Groups, resampler: Resampler) -> dict[str, Any]:
     """Figures of the images of each group, exactly as they are computed of all.
 
     Args:
         rows: the scored slices; unlabeled ones count nowhere.
-        groups: for each path in ``rows`` what its manifest tells.
+        groups: of their files.
         resampler: of the whole evaluation: each group is resampled with the same seed.
 
     Returns:
@@ -73,22 +76,19 @@ def subgroups(
         ``abnormal``, ``patients``, ``small``, and ``auroc``, ``average_precision``, ``fpr`` and
         ``tpr`` (the latter two at the stored threshold). ``left_out``: why a column has no table.
     """
-    labelled = [row for row in rows if row.label != "unlabeled"]
-    names = list(dict.fromkeys(name for row in labelled for name in groups.get(row.path, {})))
     columns: dict[str, list[dict[str, Any]]] = {}
-    left_out: dict[str, str] = {}
-    for name in names:
-        values = [groups.get(row.path, {}).get(name, "") for row in labelled]
-        try:
-            bins = _binned(name, values, len({row.patient for row in labelled}))
-        except InputError as error:
-            left_out[name] = str(error)
-            continue
+    for name, bins in groups.columns.items():
+        group_of = {path: group for group, paths in bins.items() for path in paths}
+        members: dict[str | None, list[ScoreRow]] = {group: [] for group in bins}
+        for row in rows:
+            if row.label != "unlabeled":
+                members.setdefault(group_of.get(row.path), []).append(row)
         columns[name] = [
-            {"group": group, **_figures([labelled[place] for place in places], resampler)}
-            for group, places in bins.items()
+            {"group": group, **_figures(members[group], resampler)}
+            for group in bins
+            if members[group]
         ]
-    return {"small": SMALL, "columns": columns, "left_out": left_out}
+    return {"small": SMALL, "columns": columns, "left_out": groups.left_out}
 
 
 def _figures(rows: list[ScoreRow], resampler: Resampler) -> dict[str, Any]:
@@ -116,8 +116,10 @@ def _figures(rows: list[ScoreRow], resampler: Resampler) -> dict[str, Any]:
     }
 
 
-def _binned(name: str, values: Sequence[str], patients: int) -> dict[str, list[int]]:
-    """Which rows are in which group, the groups in a sensible order.
+def _binned(
+    name: str, values: Mapping[str, str], images: Mapping[str, int], patients: int
+) -> dict[str, list[str]]:
+    """Which files are in which group, the groups in a sensible order.
 
     Raises:
         InputError: the column makes no table; says why, and never what stands in it.
@@ -125,27 +127,33 @@ def _binned(name: str, values: Sequence[str], patients: int) -> dict[str, list[i
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
     if words & _PERSONAL:
         raise InputError("its name sounds like something that tells persons apart")
-    if len(set(values)) < 2:
+    if len(set(values.values())) < 2:
         raise InputError("all images have the same value")
-    given = {value for value in values if value}
+    given = {value for value in values.values() if value}
     is_age = bool(words & {"age", "ages"})
     numbers = _numbers(given, is_age=is_age)
     if numbers is None:
         if len(given) > MANY or 2 * len(given) > patients:
             raise InputError(f"{len(given)} different values in {patients} patients")
         order = {value: value for value in sorted(given)}
-    elif is_age:
-        order = {
-            value: _age_bin(numbers[value]) for value in sorted(given, key=numbers.__getitem__)
-        }
-    elif len(given) <= FEW:
-        order = {value: f"{numbers[value]:g}" for value in sorted(given, key=numbers.__getitem__)}
     else:
-        order = _quarters(numbers, [numbers[value] for value in values if value])
-    bins: dict[str, list[int]] = {group: [] for group in order.values()}
-    for place, value in enumerate(values):
-        bins.setdefault(order[value] if value else NOT_GIVEN, []).append(place)
-    return {group: places for group, places in bins.items() if places}
+        rising = sorted(given, key=numbers.__getitem__)
+        if is_age:
+            order = {value: _age_bin(numbers[value]) for value in rising}
+        elif len(given) <= FEW:
+            order = {value: f"{numbers[value]:g}" for value in rising}
+        else:
+            of_images = [
+                numbers[value]
+                for path, value in values.items()
+                if value
+                for _ in range(images[path])
+            ]
+            order = _quarters(numbers, of_images)
+    bins: dict[str, list[str]] = {group: [] for group in order.values()}
+    for path, value in values.items():
+        bins.setdefault(order[value] if value else NOT_GIVEN, []).append(path)
+    return bins
 
 
 def _numbers(values: set[str], *, is_age: bool) -> dict[str, float] | None:

@@ -1,31 +1,21 @@
-"""From a folder of predictions to ``metrics.json``."""
+"""``metrics.json``: all metrics of a folder of predictions, each with an interval or a reason."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from medad_fast.artifacts.scores import read_columns
-from medad_fast.errors import InputError
-from medad_fast.evaluation.figures import Figure, Items, Resampler, Sample, figure, undefined
-from medad_fast.evaluation.judgement import (
-    Aggregation,
-    Judgement,
-    Predictions,
-    judge,
-    read_predictions,
-)
+from medad_fast.artifacts.predictions import Predictions
+from medad_fast.evaluation.figures import Figure, Sample, figure, undefined
+from medad_fast.evaluation.metrics import Metrics
 from medad_fast.evaluation.ranking import oracle_dice
 from medad_fast.evaluation.slices import MAP_PERCENTILE, SliceData
-from medad_fast.evaluation.subgroups import read_groups, subgroups
-from medad_fast.evaluation.tables import write_level_tables
-from medad_fast.files import write_text
+from medad_fast.evaluation.subgroups import subgroups
 
-__all__ = ["ORACLE", "ORACLE_LABEL", "RANKING", "check_resamples", "evaluate"]
+__all__ = ["ORACLE", "ORACLE_LABEL", "RANKING", "summary"]
 
 _ITEM_LEVELS = ("image", "volume", "patient")
 _PER_PATIENT = ("average_precision_per_patient", "aupro_per_patient")
@@ -36,77 +26,33 @@ ORACLE = {"fpr_at_tpr95": "fpr_at_tpr95", "best_dice": "dice"}
 ORACLE_LABEL = "oracle: thresholds chosen on the test set, an upper limit"
 
 
-def evaluate(
-    dir: str | Path,
-    *,
-    data: str | Path | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    volume_score: str = "max",
-    patient_score: str = "max",
-) -> dict[str, Any]:
-    """Judge the predictions in a folder and write ``metrics.json`` there. See docs/metrics.md.
-
-    ``volumes.csv`` and ``patients.csv`` beside it hold the scores made from those of the slices.
+def summary(predictions: Predictions, metrics: Metrics) -> dict[str, Any]:
+    """What ``metrics.json`` holds; see docs/metrics.md.
 
     Args:
-        dir: what :func:`medad_fast.predict` wrote.
-        data: where the data set lies now, if it moved since; masks are read from there.
-        resamples: bootstrap resamples for each interval, at least 1.
-        seed: of the resamples.
-        volume_score: a volume's score from those of its slices: ``max``, ``top-K`` (mean of the K
-            largest) or ``quantile-Q``.
-        patient_score: a patient's score from those of the volumes, likewise.
-
-    Returns:
-        What ``metrics.json`` holds.
+        predictions: what was evaluated.
+        metrics: of it.
 
     Raises:
-        InputError: no finished prediction there, a missing map or mask, or a damaged table.
+        InputError: a table is missing or damaged.
     """
-    check_resamples(resamples)
-    predictions = read_predictions(dir, data)
-    aggregation = Aggregation(volume_score, patient_score)
-    columns = read_columns(predictions.folder / "baselines.csv", len(predictions.rows))
-    resampler = Resampler(resamples, seed)
-    judged = judge(predictions, aggregation, resampler)
     writer = _Writer()
-    metrics: dict[str, Any] = {
+    settings = metrics.settings()
+    return {
         **{
             level: writer.figures(level, samples, RANKING)
-            for level, samples in judged.ranking.items()
+            for level, samples in metrics.ranking.items()
         },
-        "baselines": _baselines(columns, predictions, judged.levels["image"], resampler, writer),
+        "baselines": _baselines(predictions, metrics, writer),
         "published": predictions.about.get("published"),
-        "counts": _counts(predictions, judged),
-        "threshold": _thresholds(predictions, judged, writer),
-        "maps": _maps(predictions.about["thresholds"], judged.slices),
-        "oracle": _oracle(judged, writer),
-        "subgroups": _subgroups(predictions, resampler),
-        "aggregate": {"volume": aggregation.volume, "patient": aggregation.patient},
-        "bootstrap": {
-            "resamples": resamples,
-            "seed": seed,
-            "level": 0.95,
-            "interval": "percentile",
-            "unit": judged.units(),
-            "dropped": writer.dropped,
-        },
+        "counts": _counts(predictions, metrics),
+        "threshold": _thresholds(predictions, metrics, writer),
+        "maps": _maps(predictions.about["thresholds"], metrics.slices),
+        "oracle": _oracle(metrics, writer),
+        "subgroups": subgroups(predictions.rows, predictions.groups, metrics.resampler),
+        "aggregate": settings["aggregate"],
+        "bootstrap": {**settings["bootstrap"], "dropped": writer.dropped},
     }
-    write_level_tables(predictions, aggregation, judged.cuts)
-    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
-    write_text(predictions.folder / "metrics.json", text)
-    return metrics
-
-
-def check_resamples(resamples: int) -> None:
-    """Refuse a number of resamples that gives no interval.
-
-    Raises:
-        InputError: it is below 1.
-    """
-    if resamples < 1:
-        raise InputError(f"resamples must be at least 1, got {resamples}")
 
 
 class _Writer:
@@ -132,40 +78,24 @@ class _Writer:
 
 
 def _baselines(
-    columns: dict[str, list[float]],
-    predictions: Predictions,
-    images: Items,
-    resampler: Resampler,
-    writer: _Writer,
+    predictions: Predictions, metrics: Metrics, writer: _Writer
 ) -> dict[str, dict[str, Figure]]:
     labelled = [number for number, row in enumerate(predictions.rows) if row.label != "unlabeled"]
     figures = {}
-    for name, column in columns.items():
+    for name, column in predictions.baselines().items():
         scores = np.array(column, dtype=np.float64)[labelled]
         if np.isnan(scores).any():
             nothing = undefined("known only where each file holds one image")
             figures[name] = {"auroc": nothing, "average_precision": dict(nothing)}
         else:
-            samples = resampler.scores(images.with_scores(scores))
+            items = replace(metrics.levels["image"], scores=scores)
+            samples = metrics.resampler.scores(items)
             figures[name] = writer.figures(f"baselines.{name}", samples, RANKING)
     return figures
 
 
-def _subgroups(predictions: Predictions, resampler: Resampler) -> dict[str, Any]:
-    """Figures of the groups that the data set's manifest tells; without one there are none."""
-    if predictions.manifest is None:
-        return subgroups((), {}, resampler)
-    try:
-        groups = read_groups(predictions.manifest)
-    except InputError:
-        # Its message tells where the data set lies, which is nobody else's business.
-        reason = f"{predictions.manifest.name} cannot be read any more"
-        return {**subgroups((), {}, resampler), "reason": reason}
-    return subgroups(predictions.rows, groups, resampler)
-
-
-def _counts(predictions: Predictions, judged: Judgement) -> dict[str, Any]:
-    rows, pixels, about = predictions.rows, judged.slices.pixels, predictions.about
+def _counts(predictions: Predictions, metrics: Metrics) -> dict[str, Any]:
+    rows, pixels, about = predictions.rows, metrics.slices.pixels, predictions.about
     labels = [row.label for row in rows]
     return {
         "images": len(rows),
@@ -183,13 +113,13 @@ def _counts(predictions: Predictions, judged: Judgement) -> dict[str, Any]:
     }
 
 
-def _thresholds(predictions: Predictions, judged: Judgement, writer: _Writer) -> dict[str, Any]:
+def _thresholds(predictions: Predictions, metrics: Metrics, writer: _Writer) -> dict[str, Any]:
     """What the thresholds from validation do on the test set."""
     result: dict[str, Any] = {
         "target_fpr": predictions.about["thresholds"]["score"]["target_fpr"],
     }
-    for level, samples in judged.decisions.items():
-        cut = judged.cuts[level]
+    for level, samples in metrics.decisions.items():
+        cut = metrics.cuts[level]
         result[level] = {"value": cut.value}
         if level in _ITEM_LEVELS:
             result[level]["expected_fpr"] = cut.expected_fpr
@@ -209,12 +139,12 @@ def _maps(thresholds: dict[str, Any], slices: SliceData) -> dict[str, Any]:
     }
 
 
-def _oracle(judged: Judgement, writer: _Writer) -> dict[str, Any]:
+def _oracle(metrics: Metrics, writer: _Writer) -> dict[str, Any]:
     """Figures whose threshold was chosen on the test set itself."""
-    rankings = {level: items.ranking() for level, items in judged.levels.items()}
+    rankings = {level: items.ranking() for level, items in metrics.levels.items()}
     result: dict[str, Any] = {"label": ORACLE_LABEL}
-    for level, samples in judged.ranking.items():
-        ranking = rankings[level] if level in rankings else judged.slices.pixels.ranking()
+    for level, samples in metrics.ranking.items():
+        ranking = rankings[level] if level in rankings else metrics.slices.pixels.ranking()
         result[level] = {
             **writer.figures(f"oracle.{level}", samples, ORACLE),
             "dice_threshold": oracle_dice(ranking)[1],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.evaluation.bootstrap import draw_clusters
-from medad_fast.evaluation.figures import Items
+from medad_fast.evaluation.levels import Items
 
 __all__ = ["GRID", "SIDE", "Bands", "Curve", "Histogram", "bands", "curves", "histogram", "ticks"]
 

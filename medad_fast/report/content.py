@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medad_fast.artifacts.scores import SOURCE_COLUMNS, ScoreRow
-from medad_fast.report.results import Results
+from medad_fast.artifacts.predictions import SOURCE_COLUMNS, Predictions
+from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.report.shown import Results
 from medad_fast.report.table import shown_levels, titled
 
 __all__ = [
@@ -59,12 +60,12 @@ def confusion(rows: Sequence[ScoreRow]) -> dict[str, int]:
 
 def facts(results: Results) -> list[tuple[str, str]]:
     """What was scored with what. Places on the disk only where identifiers were asked for."""
-    about, counts = results.about, counts_of(results.rows)
-    run, preprocess = about["run"], about["preprocess"]
-    kept = about.get("patient_ids") == "kept"
+    about, counts = results.predictions.about, counts_of(results.predictions.rows)
+    run, preprocess, metrics = about["run"], about["preprocess"], results.predictions.metrics
+    kept = results.names_places
     where = run["path"] if kept else Path(run["path"]).name
     side = preprocess["image_size"]
-    found = [("Method", results.method), ("Run", f"{where} (seed {run['seed']})")]
+    found = [("Method", run["method"]), ("Run", f"{where} (seed {run['seed']})")]
     if kept:
         found.append(("Data", str(results.root)))
     by_label = [
@@ -84,8 +85,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ),
         ("Scored at", f"{side} by {side} pixels, {preprocess['axis']} slices of volumes"),
     ]
-    if results.metrics is not None:
-        bootstrap = results.metrics["bootstrap"]
+    if metrics is not None:
+        bootstrap = metrics["bootstrap"]
         found.append(
             (
                 "Intervals",
@@ -215,11 +216,11 @@ def p_values(rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
     ]
 
 
-def provenance(results: Results) -> dict[str, Any]:
+def provenance(predictions: Predictions) -> dict[str, Any]:
     """How the files were read: the commonest ways first, each with the number of its files."""
     ways = Counter(
         tuple(source[column] for column in SOURCE_COLUMNS[1:])
-        for source in results.sources.values()
+        for source in predictions.sources.values()
     )
     shown = ways.most_common(KINDS_OF_SOURCES)
     return {
@@ -239,7 +240,7 @@ def failures(results: Results) -> list[dict[str, str]]:
             "file": failure["file"],
             "reason": failure["reason"].replace(f"{results.root.resolve()}/", ""),
         }
-        for failure in results.failures[:FAILURES]
+        for failure in results.predictions.failures[:FAILURES]
     ]
 
 

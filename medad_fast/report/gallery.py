@@ -9,7 +9,7 @@ from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.errors import InputError
 from medad_fast.report.choose import Entry, Selection, in_halves, select
 from medad_fast.report.pictures import Picture, draw
-from medad_fast.report.results import Results, ShownSlice, read_case
+from medad_fast.report.shown import ImageGone, Results, ShownSlice
 
 __all__ = ["LARGEST_PAGE", "Gallery", "Viewer", "draw_gallery"]
 
@@ -55,9 +55,16 @@ class Gallery:
     files: int
     """How many scored files there are."""
     left_out: int
-    """Files that are not shown."""
+    """Files that are not shown for want of room."""
     smaller: bool
     """Whether slices of volumes are left out."""
+    gone: dict[str, str]
+    """Files that cannot be shown, since the image is missing or cannot be read, with the reason."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether no image could be shown."""
+        return not (self.false_positives or self.false_negatives or any(self.others.values()))
 
 
 def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
@@ -68,26 +75,33 @@ def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
         pictures: how many files to show at most.
 
     Raises:
-        InputError: ``pictures`` is below 1, or a picture's file is missing or damaged.
+        InputError: ``pictures`` is below 1, or a map or mask is missing or damaged.
     """
     if pictures < 1:
         raise InputError(f"pictures must be at least 1, got {pictures}")
     first = next(iter(methods.values()))
-    chosen = select(first.rows)
+    rows = first.predictions.rows
+    chosen = select(rows)
     places = _in_order(chosen, pictures)
     found: dict[str, list[Viewer]] = {}
+    gone: dict[str, str] = {}
     shown, left, weight = set[str](), float(LARGEST_PAGE), _weights(places)
     for part, entry in places:
         own = READ_CLOSELY if part.startswith("false") else 1
-        viewer = _view(methods, entry, left * own / weight)
+        room = left * own / weight
         weight -= own
+        try:
+            viewer = _view(methods, entry, room)
+        except ImageGone as error:
+            gone[entry.first.path] = str(error)
+            continue
         size = sum(picture.size for panels in viewer.slices for picture in panels)
         if size > left:
             continue
         left -= size
         shown.add(entry.first.path)
         found.setdefault(part, []).append(viewer)
-    files = len({row.path for row in first.rows})
+    files = len({row.path for row in rows})
     return Gallery(
         false_positives=found.get("false_positives", []),
         false_negatives=found.get("false_negatives", []),
@@ -96,8 +110,9 @@ def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
         },
         errors=chosen.errors,
         files=files,
-        left_out=files - len(shown),
+        left_out=files - len(shown) - len(gone),
         smaller=any(viewer.left_out for viewers in found.values() for viewer in viewers),
+        gone=gone,
     )
 
 
@@ -124,7 +139,7 @@ def _in_turn(parts: Mapping[str, Sequence[Entry]]) -> Iterator[tuple[str, Entry]
 def _view(methods: Mapping[str, Results], entry: Entry, room: float) -> Viewer:
     """One file, its first slice before all and the others while there is room."""
     panels = [
-        {shown.row.slice: shown for shown in read_case(results, _same(results, entry))}
+        {shown.row.slice: shown for shown in results.shown(_same(results, entry))}
         for results in methods.values()
     ]
     share = room / len(panels) / min(len(entry.rows), SLICES_AT_ONCE)
@@ -156,12 +171,12 @@ def _draw_all(
 ) -> Iterator[Picture]:
     for results, one in zip(methods.values(), shown, strict=True):
         if results.scale is None:
-            raise InputError(f"{results.folder}: its run has no scale for its maps")
+            raise InputError(f"{results.predictions.folder}: its run has no scale for its maps")
         yield draw(one, results.scale, share)
 
 
 def _same(results: Results, entry: Entry) -> list[ScoreRow]:
-    return [row for row in results.rows if row.path == entry.first.path]
+    return [row for row in results.predictions.rows if row.path == entry.first.path]
 
 
 def _score(viewer: Viewer) -> tuple[float, str]:

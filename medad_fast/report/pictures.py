@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medad_fast.artifacts.overlay import colour_map, colourise, grey_levels
 from medad_fast.artifacts.scores import ScoreRow
-from medad_fast.report.results import Scale, ShownSlice
+from medad_fast.report.shown import Scale, ShownSlice
 
 __all__ = ["SIDES", "STEPS", "Picture", "colour_bar", "draw"]
 

@@ -1,8 +1,13 @@
-"""The state that lets a stopped training go on bit for bit: safetensors and JSON, never pickle."""
+"""The state that lets a stopped training go on bit for bit: safetensors and JSON, never pickle.
+
+It stands in the folder ``state/`` of a run that is not finished; see docs/outputs.md.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +18,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from medad_fast.errors import CheckpointError
-from medad_fast.files import read_tensors, write_tensors, write_text
+from medad_fast.errors import CheckpointError, InputError
+from medad_fast.files import (
+    check_format_version,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
-__all__ = ["JsonLines", "Moment", "StateFolder"]
+__all__ = ["JsonLines", "Moment", "Request", "StateFolder", "digest_of"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 3
 
 
 class Optimized(Protocol):
@@ -98,8 +110,22 @@ class Moment:
         each.total, each.count = saved["total"], saved["count"]
 
 
+@dataclass(frozen=True)
+class Request:
+    """All that the weights depend on; a resumed fit must ask for the same."""
+
+    method: str
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+    seed: int
+    max_steps: int | None
+    precision: str
+    images: str
+    """Digest of the prepared training images: :func:`digest_of`."""
+
+
 class StateFolder:
-    """Where the latest :class:`Moment` is kept.
+    """What a fit asked for (``request.json``), and where the latest :class:`Moment` is kept.
 
     ``state.json`` names the tensor file and its sha256, and is replaced last; the older tensor file
     goes only after that. So there is a whole state at every instant.
@@ -112,6 +138,57 @@ class StateFolder:
     def index(self) -> Path:
         """The file that makes a state complete."""
         return self.path / "state.json"
+
+    def require_free(self, files: Sequence[str]) -> None:
+        """Refuse a run's folder whose files no fit left there: they would be lost.
+
+        Args:
+            files: names of a run's files.
+
+        Raises:
+            InputError: there is such a file, beside or in the state.
+        """
+        if (self.path / "request.json").is_file():
+            return
+        run = self.path.parent
+        kept = [run / name for name in files if (run / name).exists()]
+        if self.path.is_dir():
+            kept += [each for each in sorted(self.path.iterdir()) if not each.name.startswith(".")]
+        if kept:
+            raise InputError(
+                f"{kept[0]} is of no run that could go on, and would be lost: choose another folder"
+            )
+
+    def accept(self, request: Request, *, resume: bool) -> None:
+        """Record what this fit asks for, or compare it with what a stopped one asked for.
+
+        Args:
+            request: of this fit.
+            resume: whether it goes on from this state.
+
+        Raises:
+            InputError: the stopped fit asked for something else, or there is one and ``resume`` is
+                not set.
+            CheckpointError: the record cannot be read.
+        """
+        file = self.path / "request.json"
+        asked = json.loads(json.dumps(vars(request)))
+        # Without a saved step there is nothing to lose: the last attempt failed as it began.
+        if not resume and self.index.is_file():
+            raise InputError(
+                f"{self.path.parent} holds an unfinished run: resume it, or choose another folder"
+            )
+        before = read_json(file, CheckpointError) if resume and file.is_file() else asked
+        if differing := [name for name in asked if before.get(name) != asked[name]]:
+            raise InputError(
+                f"{self.path.parent} was begun with another {differing[0]}: resuming needs the "
+                "same data and settings"
+            )
+        write_json(file, asked)
+
+    def remove(self) -> None:
+        """Remove the folder, once the run is finished."""
+        shutil.rmtree(self.path)
 
     def write(self, moment: Moment) -> None:
         """Replace the kept state."""
@@ -126,7 +203,7 @@ class StateFolder:
             "sha256": digest,
             "values": moment.values,
         }
-        write_text(self.index, json.dumps(content, allow_nan=False))
+        write_json(self.index, content)
         for older in self.path.glob("*.safetensors"):
             if older.name != name:
                 older.unlink()
@@ -135,18 +212,19 @@ class StateFolder:
         """The kept state, or None where none was ever completed.
 
         Raises:
-            CheckpointError: it is damaged or of a newer format.
+            CheckpointError: it is damaged or of another format version.
         """
         if not self.index.is_file():
             return None
+        content = read_json(self.index, CheckpointError)
         try:
-            content = json.loads(self.index.read_text(encoding="utf-8"))
-            version = content["format_version"]
-            if version != FORMAT_VERSION:
-                raise CheckpointError(
-                    f"{self.index} has format version {version}, this release reads version "
-                    f"{FORMAT_VERSION}: update medad-fast, or start again in a new folder"
-                )
+            check_format_version(
+                self.index,
+                content["format_version"],
+                oldest=FORMAT_VERSION,
+                newest=FORMAT_VERSION,
+                what_to_do="go on with the medad-fast that began it, or start in a new folder",
+            )
             file = self.path / Path(content["file"]).name
             return Moment(
                 int(content["stage"]),
@@ -155,8 +233,8 @@ class StateFolder:
                 read_tensors(file, content["sha256"]),
                 dict(content["values"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.index} cannot be read: {error}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.index} cannot be read: {error!r}") from error
 
 
 class JsonLines:
@@ -184,3 +262,13 @@ def _unfitting_is_damage() -> Iterator[None]:
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"the saved state does not fit this method: {reason}") from error
+
+
+def digest_of(*parts: Tensor | None) -> str:
+    """sha256 of prepared images ``(N, C, h, w)``, parts that are ``None`` left out."""
+    digest = hashlib.sha256()
+    for images in parts:
+        if images is not None:
+            for image in images:
+                digest.update(image.contiguous().numpy().data)
+    return digest.hexdigest()

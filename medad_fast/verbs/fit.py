@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medad_fast.artifacts.fit_request import Request, check_request, digest_of, require_free
-from medad_fast.artifacts.run import Run, load, save
+from medad_fast.artifacts.run import FILES, Run, load
 from medad_fast.data import hold_out_tuning, hold_out_validation, load_dataset, require_trainable
 from medad_fast.data.cohort import (
     check_pixels_once,
@@ -36,6 +34,7 @@ from medad_fast.training.device import exact_arithmetic
 from medad_fast.training.estimate import Estimate, Estimator
 from medad_fast.training.loop import Interrupted, Precision, Progress, pick_device, seed_for, train
 from medad_fast.training.outliers import Outlier, most_anomalous
+from medad_fast.training.state import Request, StateFolder, digest_of
 from medad_fast.training.thresholds import TARGET_FPR, check_target, choose
 
 __all__ = ["Interrupted", "fit"]
@@ -112,7 +111,8 @@ def fit(
     with folder_lock(folder):
         if (folder / "manifest.json").is_file():
             return _finished(folder, resume, place, method, seed)
-        require_free(folder)
+        state = StateFolder(folder / "state")
+        state.require_free(FILES)
         cases = dataset.select("train", "normal")
         prepared = resolve_modality(prepared, cases)
         pipeline = Pipeline(prepared)
@@ -144,7 +144,7 @@ def fit(
             precision,
             digest_of(training.images, unlabeled),
         )
-        check_request(folder / "state", request, resume)
+        state.accept(request, resume=resume)
         with exact_arithmetic(place):
             train(
                 model,
@@ -154,7 +154,7 @@ def fit(
                 max_steps=max_steps,
                 device=place,
                 precision=precision,
-                state=folder / "state",
+                state=state.path,
                 resume=resume,
                 log=folder / "log.jsonl",
                 progress=Estimator(on_estimate, place, progress) if on_estimate else progress,
@@ -184,8 +184,8 @@ def fit(
             )
         )
         run = replace(run, training_outliers=_outliers(run, training, cases))
-        save(run)
-        shutil.rmtree(folder / "state")
+        run.save()
+        state.remove()
     return load(folder, place)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,37 +12,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medad_fast.artifacts.scores import (
-    FORMAT_VERSION,
-    SOURCE_COLUMNS,
-    ScoreRow,
-    TableWriter,
-    in_plane,
-    score_cells,
-    score_columns,
-    source_cells,
-    write_table,
-)
-from medad_fast.artifacts.versions import own_version, versions
+from medad_fast.artifacts.grids import in_plane
+from medad_fast.artifacts.predictions import Predictions, PredictionsWriter
+from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.artifacts.versions import own_version
 from medad_fast.data import Case, Dataset, Image, Split, load_dataset, read_mask
 from medad_fast.data.leakage import check_unseen, known_pixels, pixel_digests
-from medad_fast.data.load import manifest_of
 from medad_fast.data.patient_names import PatientNames
 from medad_fast.dicom_out.origin import MapOrigin
 from medad_fast.dicom_out.writers import require_highdicom
 from medad_fast.errors import DeviceError, InputError
-from medad_fast.files import folder_lock, write_text
+from medad_fast.evaluation.subgroups import groups_of
+from medad_fast.files import folder_lock, read_json
 from medad_fast.training.baselines import NAMES
 from medad_fast.training.thresholds import at_target, p_value
-from medad_fast.verbs.map_files import Results
+from medad_fast.verbs.pictures import Pictures
 
 if TYPE_CHECKING:
     from medad_fast.artifacts.run import Run
 
 __all__ = ["Progress", "predict"]
-
-_FOLLOWS = ("predict.json", "metrics.json", "volumes.csv", "patients.csv", "report.html")
-"""Files that another prediction makes obsolete."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of files done and the number of files."""
@@ -63,12 +51,15 @@ def predict(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Score every image of a data set and write tables and maps.
+    """Score every image of a data set and write tables, maps and masks.
 
     Files are read, scored and written one at a time. A file that cannot be used is listed in
     ``errors.jsonl`` and the rest goes on. ``predict.json`` is written last: a folder without it
     holds no finished prediction, only ``scores.partial.csv``. A labelled test image with the very
-    pixels of one that the run was fitted on cannot be used either: it would be judged by heart.
+    pixels of one that the run was fitted on cannot be used either: the run has learned it.
+
+    The folder holds all that evaluating needs of the data set: labels, masks on the grid of the
+    maps, and groups (never the values) of those manifest columns that make a subgroup table.
 
     Args:
         run: folder that :func:`medad_fast.fit` wrote, or the run itself.
@@ -112,20 +103,19 @@ def predict(
     cases = dataset.select(split)
     if not cases:
         raise InputError(f"{data}: no {split} images to score")
+    simulated = _simulated(dataset.root)
     folder = Path(out)
     with folder_lock(folder):
-        for name in _FOLLOWS:
-            (folder / name).unlink(missing_ok=True)
-        results = Results(
-            folder, fitted.pipeline.config.axis, _origin(fitted, thresholds), overlays, dicom_out
-        )
-        names = PatientNames(keep=keep_ids)
-        known = known_pixels(fitted.splits)
-        scorer = _Scorer(fitted, thresholds, known, dataset, results, names)
-        _score_all(scorer, cases, strict, progress)
-        about = _about(scorer, len(cases), split, manifest_of(data))
-        write_text(folder / "predict.json", json.dumps(about, indent=2, allow_nan=False) + "\n")
-    return about
+        with Predictions.write(folder) as results:
+            axis = fitted.pipeline.config.axis
+            pictures = Pictures(results, axis, _origin(fitted, thresholds), overlays, dicom_out)
+            names, known = PatientNames(keep=keep_ids), known_pixels(fitted.splits)
+            scorer = _Scorer(fitted, thresholds, known, dataset, results, pictures, names)
+            _score_all(scorer, cases, strict, progress)
+        about = _about(scorer, split, simulated)
+        told = {case.name: case.groups for case in cases}
+        groups = groups_of(told, scorer.labelled, len(scorer.patients))
+        return results.finish(about, groups)
 
 
 def _run(run: str | Path | Run, device: str | torch.device | None) -> Run:
@@ -148,81 +138,74 @@ def _origin(run: Run, thresholds: dict[str, Any]) -> MapOrigin:
 def _score_all(
     scorer: _Scorer, cases: Sequence[Case], strict: bool, progress: Progress | None
 ) -> None:
-    folder = scorer.results.folder
-    errors_path = folder / "errors.jsonl"
-    with (
-        write_table(folder / "scores.csv", score_columns()) as scores,
-        write_table(folder / "baselines.csv", NAMES) as baselines,
-        write_table(folder / "sources.csv", SOURCE_COLUMNS) as sources,
-        errors_path.open("w", encoding="utf-8") as errors,
-    ):
-        for number, case in enumerate(cases, start=1):
-            try:
-                scorer.score(case, scores, baselines, sources)
-            except InputError as error:
-                if strict:
-                    raise
-                scorer.failed_files += 1
-                # Relative to the data set's root, as every name here.
-                reason = str(error).replace(f"{scorer.dataset.root}/", "")
-                line = {"file": case.name, "class": type(error).__name__, "reason": reason}
-                errors.write(json.dumps(line) + "\n")
-                errors.flush()
-            if progress is not None:
-                progress(number, len(cases))
-        if not scorer.images:
-            raise InputError(
-                f"nothing could be scored: of {len(cases)} files {scorer.failed_files} cannot be "
-                f"used (see {errors_path}), and {scorer.skipped_slices} slices are nearly empty"
-            )
+    results = scorer.results
+    for number, case in enumerate(cases, start=1):
+        try:
+            scorer.score(case)
+        except InputError as error:
+            if strict:
+                raise
+            # Relative to the data set's root, as every name here.
+            reason = str(error).replace(f"{scorer.dataset.root}/", "")
+            results.add_failure(case.name, error, reason)
+        if progress is not None:
+            progress(number, len(cases))
+    counts = results.counts
+    if not counts["images"]:
+        raise InputError(
+            f"nothing could be scored: of {len(cases)} files {counts['failed_files']} cannot be "
+            f"used (see {results.folder / 'errors.jsonl'}), and {counts['skipped_slices']} slices "
+            "are nearly empty"
+        )
 
 
 @dataclass
 class _Scorer:
-    """What all files share, and the counts over them."""
+    """What all files share, and what is known of the labelled ones so far."""
 
     run: Run
     thresholds: dict[str, Any]
     known: dict[str, str]
     """Digests of the images that the run was fitted on."""
     dataset: Dataset
-    results: Results
+    results: PredictionsWriter
+    pictures: Pictures
     names: PatientNames
-    images: int = 0
-    skipped_slices: int = 0
-    failed_files: int = 0
-    empty_files: int = 0
+    labelled: dict[str, int] = field(default_factory=dict)
+    """How many labelled images were scored of each file."""
+    patients: set[str] = field(default_factory=set)
+    """Names of the patients of labelled images."""
 
-    def score(
-        self, case: Case, scores: TableWriter, baselines: TableWriter, sources: TableWriter
-    ) -> None:
+    def score(self, case: Case) -> None:
         """Score one file, write its rows and maps; on an error the tables have nothing of it."""
         image = self.run.pipeline.read(case.files)
-        mask = None
-        if case.mask is not None:
-            axis = self.run.pipeline.config.axis
-            mask = in_plane(read_mask(case.mask, image), image, axis)
+        mask = None if case.mask is None else read_mask(case.mask, image)
         slices = self.run.pipeline(image)
         if not len(slices.images):
-            self.skipped_slices += slices.skipped
-            self.empty_files += 1
+            self.results.add(image, (), (), slices.skipped)
             return
         if case.split == "test" and case.label != "unlabeled":
             check_unseen(case.name, case.split, pixel_digests(slices.images), self.known)
         anomaly_scores, maps = self._predict(case, image, slices.images, slices.index)
         index = slices.index.tolist()
-        map_name = self.results.write(case, image, maps, index)
+        self.pictures.write_dicom(case, image, maps)
+        map_name = self.results.save_map(case.name, maps, image)
+        if mask is not None:
+            self.results.save_mask(case.name, mask, image)
+            mask = in_plane(mask, image, self.run.pipeline.config.axis)
+        self.pictures.draw_overlays(case, image, maps, index)
+        rows = [
+            self._row(case, place, score, mask, map_name)
+            for place, score in zip(index, anomaly_scores.tolist(), strict=True)
+        ]
         trivial = self.run.baselines.values(
             slices.images, _file_size(case, image).expand(len(index))
         )
-        scores.write(
-            score_cells(self._row(case, place, score, mask, map_name))
-            for place, score in zip(index, anomaly_scores.tolist(), strict=True)
-        )
-        baselines.write(zip(*(trivial[name].tolist() for name in NAMES), strict=True))
-        sources.write([source_cells(case.name, image)])
-        self.images += len(index)
-        self.skipped_slices += slices.skipped
+        columns = (trivial[name].tolist() for name in NAMES)
+        self.results.add(image, rows, zip(*columns, strict=True), slices.skipped)
+        if labelled := [row for row in rows if row.label != "unlabeled"]:
+            self.labelled[case.name] = len(labelled)
+            self.patients.add(labelled[0].patient)
 
     def _predict(
         self, case: Case, image: Image, images: Tensor, index: Tensor
@@ -271,17 +254,16 @@ def _file_size(case: Case, image: Image) -> Tensor:
     )
 
 
-def _about(scorer: _Scorer, files: int, split: Split, manifest: str | None) -> dict[str, Any]:
-    run = scorer.run
+def _about(scorer: _Scorer, split: Split, simulated: str | None) -> dict[str, Any]:
+    run, name_of = scorer.run, scorer.results.name_of
     return {
-        "format_version": FORMAT_VERSION,
         "data": {
-            "root": scorer.results.name_of(scorer.dataset.root),
+            "root": name_of(scorer.dataset.root),
             "split": split,
-            "manifest": manifest,
+            "simulated": simulated,
         },
         "run": {
-            "path": scorer.results.name_of(run.path),
+            "path": name_of(run.path),
             "method": run.name,
             "seed": run.seed,
             "sha256": run.sha256,
@@ -289,14 +271,13 @@ def _about(scorer: _Scorer, files: int, split: Split, manifest: str | None) -> d
         "published": run.published,
         "preprocess": run.pipeline.config.to_dict(),
         "thresholds": scorer.thresholds,
-        "counts": {
-            "files": files,
-            "failed_files": scorer.failed_files,
-            "images": scorer.images,
-            "empty_files": scorer.empty_files,
-            "skipped_slices": scorer.skipped_slices,
-        },
-        "dicom_results": scorer.results.dicom_sources,
+        "blocks": None,
+        "dicom_results": scorer.pictures.dicom_sources,
         "patient_ids": "kept" if scorer.names.kept else "hashed",
-        "versions": versions(),
     }
+
+
+def _simulated(root: Path) -> str | None:
+    """What a data set of simulated images says of itself."""
+    file = root / "simulation.json"
+    return str(read_json(file).get("about")) if file.is_file() else None

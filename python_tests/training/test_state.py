@@ -119,7 +119,7 @@ def test_a_flipped_bit_in_the_state_is_noticed(stopped):
     "damage",
     [
         lambda text: text[:40],
-        lambda text: text.replace('"format_version": 1', '"format_version": 2'),
+        lambda text: text.replace('"format_version": 3', '"format_version": 4'),
         lambda text: text.replace('"step"', '"stop"'),
         lambda text: text.replace('"updates"', '"upgrades"'),
         lambda text: "[]",

@@ -1,20 +1,19 @@
-"""Where the maps of one prediction go, and in which forms."""
+"""What a prediction draws of each image beside its map: overlays, and DICOM objects."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import relpath
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.artifacts.grids import in_plane
 from medad_fast.artifacts.overlay import colourise, overlay
-from medad_fast.artifacts.scores import in_plane
-from medad_fast.data import Case, Image, write_map
+from medad_fast.artifacts.predictions import PredictionsWriter
+from medad_fast.data import Case, Image
 from medad_fast.data.geometry import Axis
 from medad_fast.dicom_out.mark import burn_in
 from medad_fast.dicom_out.origin import NOT_FOR_DIAGNOSIS, MapOrigin
@@ -24,17 +23,16 @@ from medad_fast.dicom_out.writers import (
     write_parametric_map,
     write_segmentation,
 )
-from medad_fast.errors import InputError
 from medad_fast.files import atomic_write
 
-__all__ = ["Results"]
+__all__ = ["Pictures"]
 
 
 @dataclass
-class Results:
-    """Writes what one prediction makes of each image below its folder."""
+class Pictures:
+    """Draws what was asked for into the folder of a prediction."""
 
-    folder: Path
+    results: PredictionsWriter
     axis: Axis
     """The plane that the run slices volumes in."""
     origin: MapOrigin
@@ -43,41 +41,19 @@ class Results:
     dicom_sources: int = 0
     """DICOM images that got DICOM results so far."""
 
-    def write(
-        self, case: Case, image: Image, maps: NDArray[np.float32], index: Sequence[int]
-    ) -> str:
-        """Write all forms of an image's map.
-
-        Args:
-            case: of the image.
-            image: that was scored.
-            maps: ``(S, H, W)``, slices as those of ``image``.
-            index: places of the slices that were scored, in the run's plane.
-
-        Returns:
-            The name of the map, relative to the folder.
-
-        Raises:
-            InputError: a name leads out of the folder, or DICOM results cannot be made of the file.
-            DeviceError: the disk is full or not writable.
-        """
-        if self.dicom and image.provenance.reader == "dicom":
-            self._write_dicom(case, image, maps)
-            self.dicom_sources += 1
-        written = write_map(self._place(f"maps/{case.name}"), maps, image)
-        if self.overlays:
-            self._draw(case, image, maps, index)
-        return written.relative_to(self.folder).as_posix()
-
-    def name_of(self, path: Path) -> str:
-        """A path relative to the folder: folders above both may name a patient or the user."""
-        return Path(relpath(path.resolve(), self.folder.resolve())).as_posix()
-
-    def _draw(
+    def draw_overlays(
         self, case: Case, image: Image, maps: NDArray[np.float32], index: Sequence[int]
     ) -> None:
+        """Draw the map over the slices at the places ``index`` in the run's plane, if asked for.
+
+        Raises:
+            InputError: a name leads out of the folder.
+            DeviceError: the disk is full or not writable.
+        """
         from PIL import Image as Picture
 
+        if not self.overlays:
+            return
         shown, sliced = (in_plane(stack, image, self.axis) for stack in (image.pixels, maps))
         for place in index:
             name = f"overlays/{case.name}.png"
@@ -85,11 +61,19 @@ class Results:
                 name = f"overlays/{case.name}/{place:04d}.png"
             low, high = self.origin.low, self.origin.high
             pixels = overlay(shown[place], sliced[place], low=low, high=high)
-            with atomic_write(self._place(name)) as temporary:
+            with atomic_write(self.results.place(name)) as temporary:
                 Picture.fromarray(pixels).save(temporary)
 
-    def _write_dicom(self, case: Case, image: Image, maps: NDArray[np.float32]) -> None:
-        folder = self._place(f"dicom/{case.name}")
+    def write_dicom(self, case: Case, image: Image, maps: NDArray[np.float32]) -> None:
+        """Write the maps ``(S, H, W)`` of a DICOM image as DICOM objects, if asked for.
+
+        Raises:
+            InputError: a name leads out of the folder, or none can be made of the file.
+            DeviceError: the disk is full or not writable.
+        """
+        if not self.dicom or image.provenance.reader != "dicom":
+            return
+        folder = self.results.place(f"dicom/{case.name}")
         shutil.rmtree(folder, ignore_errors=True)
         source = dicom_source(image, case.files)
         stored = source.as_stored(maps)
@@ -104,6 +88,7 @@ class Results:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        self.dicom_sources += 1
 
     def _captures(self, pixels: NDArray[Any], maps: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
         """Overlays in stored order, all frames of an image on one grey scale, marked."""
@@ -128,9 +113,3 @@ class Results:
             )
             for each, anomaly_map in zip(pixels, maps, strict=True)
         ]
-
-    def _place(self, name: str) -> Path:
-        """Where a result goes; a name from a manifest must not lead out of the folder."""
-        if ".." in PurePosixPath(name).parts:
-            raise InputError(f"{name}: a path below the data set expected")
-        return self.folder / name
