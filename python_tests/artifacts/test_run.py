@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from medad_fast.artifacts import run as checkpoint
-from medad_fast.artifacts.run import FILES, Run, load, save
+from medad_fast.artifacts.run import FILES, Run, load
 from medad_fast.data.pipeline import Pipeline
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import CheckpointError, DeviceError, InputError
@@ -41,7 +41,7 @@ def make_run(folder, name="patchcl-ae", **overrides):
         data={"train_images": 8},
         splits={"salt": "s", "train": [], "validation": []},
     )
-    save(run)
+    run.save()
     return run
 
 

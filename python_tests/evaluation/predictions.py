@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from medad_fast.artifacts.scores import ScoreRow, score_cells, score_columns, write_table
+from medad_fast.artifacts import predictions
+from medad_fast.artifacts.predictions import Groups
+from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.data import image_of_array
+from medad_fast.errors import InputError
 from medad_fast.training.baselines import NAMES
 from medad_fast.training.thresholds import choose
 
@@ -27,7 +30,8 @@ class Predictions:
     """A folder as ``predict`` writes it: two pictures a patient, odd patients abnormal."""
 
     def __init__(self, root: Path, patients: int = 6, *, out: str = "out", seed: int = 0) -> None:
-        self.data, self.out = root / "data", root / out
+        self.out = root / out
+        self.groups = Groups()
         self.generator = np.random.default_rng(seed)
         self.rows = [self._row(number) for number in range(2 * patients)]
         self.baselines = self.generator.random((len(self.rows), len(NAMES)))
@@ -37,10 +41,10 @@ class Predictions:
 
     def _row(self, number: int) -> ScoreRow:
         abnormal = number // 2 % 2 == 1
-        map_name, mask_name = f"maps/{number}.npy", f"masks/{number}.png"
+        map_name = f"maps/{number}.npy"
         anomaly_map = self.generator.random((SIDE, SIDE)) + 0.5 * (square_mask(abnormal) > 0)
         self.save_map(map_name, anomaly_map)
-        self.save_mask(mask_name, square_mask(abnormal))
+        self.save_mask(f"masks/{number}.npy", square_mask(abnormal))
         score = float(self.generator.normal(abnormal))
         return ScoreRow(
             path=f"test/{number}.png",
@@ -48,7 +52,7 @@ class Predictions:
             slice=0,
             split="test",
             label="abnormal" if abnormal else "normal",
-            mask=mask_name if abnormal else "",
+            mask=f"truth/{number}.png" if abnormal else "",
             map=map_name,
             anomaly_score=score,
             threshold=0.0,
@@ -61,25 +65,25 @@ class Predictions:
         np.save(self.out / name, anomaly_map.astype(np.float32))
 
     def save_mask(self, name: str, mask: np.ndarray) -> None:
-        from PIL import Image
-
-        (self.data / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(self.data / name)
+        (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(self.out / name, (mask != 0).astype(np.uint8))
 
     def change(self, edit: Callable[[ScoreRow], dict[str, Any]]) -> None:
         self.rows = [replace(row, **edit(row)) for row in self.rows]
 
     def write(self) -> Path:
-        with write_table(self.out / "scores.csv", score_columns()) as table:
-            table.write(score_cells(row) for row in self.rows)
-        with write_table(self.out / "baselines.csv", NAMES) as table:
-            table.write(self.baselines.tolist())
+        self.out.mkdir(parents=True, exist_ok=True)
+        image = image_of_array(np.zeros((SIDE, SIDE)))
+        further = list(self.rows[0].further) if self.rows else []
+        with predictions.Predictions.write(self.out, further) as results:
+            results.add(image, self.rows, self.baselines.tolist(), skipped=3)
+            results.add_failure("test/bad.png", InputError(), "is empty")
         about = {
-            "run": {"method": self.out.name, "seed": 0},
-            "data": {"root": str(self.data)},
-            "preprocess": {"axis": "axial"},
+            "run": {"path": "../run", "method": self.out.name, "seed": 0},
+            "data": {"root": "../data", "split": "test", "simulated": None},
+            "preprocess": {"axis": "axial", "image_size": 32},
             "thresholds": self.thresholds,
-            "counts": {"skipped_slices": 3, "failed_files": 1},
+            "blocks": None,
         }
-        (self.out / "predict.json").write_text(json.dumps(about), encoding="utf-8")
+        results.finish(about, self.groups)
         return self.out

@@ -16,7 +16,7 @@ from medad_fast.cli.main import main
 from medad_fast.errors import InputError
 from medad_fast.evaluation.bootstrap import draw_clusters, paired_p_value, score_replicates
 from medad_fast.evaluation.ranking import auroc, rank
-from python_tests.evaluation.predictions import Predictions
+from python_tests.evaluation.predictions import Predictions, square_mask
 
 LEVELS = ("image", "volume", "patient", "pixel")
 
@@ -186,7 +186,16 @@ def test_folders_that_do_not_score_the_same_are_refused(
 def test_maps_on_other_grids_are_refused(two: tuple[Predictions, Predictions]) -> None:
     first = two[0].write()
     two[1].save_map("maps/0.npy", np.zeros((5, 5)))
-    with pytest.raises(InputError, match="maps or masks have other pixels"):
+    with pytest.raises(InputError, match="maps have other pixels"):
+        compare(first, two[1].write(), resamples=5)
+
+
+def test_masks_that_changed_under_the_same_name_are_refused(
+    two: tuple[Predictions, Predictions],
+) -> None:
+    first = two[0].write()
+    two[1].save_mask("masks/3.npy", square_mask(True).T)  # as many pixels and lesions
+    with pytest.raises(InputError, match=r"test/3\.png slice 0: has another mask in .*/b than in"):
         compare(first, two[1].write(), resamples=5)
 
 

@@ -10,20 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medad_fast.artifacts.scores import (
-    ScoreRow,
-    read_scores,
-    score_cells,
-    score_columns,
-    write_table,
-)
+from medad_fast import evaluate
+from medad_fast.artifacts.predictions import Groups
+from medad_fast.artifacts.scores import ScoreRow, read_scores, score_cells, score_columns
 from medad_fast.data.dataset import Label
-from medad_fast.evaluation import evaluate
+from medad_fast.errors import InputError
 from medad_fast.evaluation.figures import Resampler
-from medad_fast.evaluation.subgroups import SMALL, read_groups, subgroups
+from medad_fast.evaluation.subgroups import SMALL, groups_of, subgroups
+from medad_fast.files import write_table
 from python_tests.artifacts.score_rows import score_row
 from python_tests.evaluation.predictions import Predictions
-from python_tests.report.dataset import make_pictures, write_manifest
+from python_tests.report.dataset import make_pictures, write_groups
 
 
 def rows_of(labels: list[Label], scores: list[float] | None = None) -> list[ScoreRow]:
@@ -36,10 +33,11 @@ def rows_of(labels: list[Label], scores: list[float] | None = None) -> list[Scor
 
 
 def tables(rows: list[ScoreRow], **columns: list[str]) -> dict[str, Any]:
-    groups = {
+    told = {
         row.path: {name: values[place] for name, values in columns.items()}
         for place, row in enumerate(rows)
     }
+    groups = groups_of(told, dict.fromkeys(told, 1), len({row.patient for row in rows}))
     return subgroups(rows, groups, Resampler(20, 0))
 
 
@@ -49,7 +47,7 @@ BOTH = ["normal", "abnormal"] * 15
 def test_figures_are_those_of_the_subset_judged_alone(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "r", data=tmp_path / "d", count=40, side=8, judged=False)
     scanner = [("A", "B", "B")[number // 4 % 3] for number in range(40)]
-    write_manifest(folder, tmp_path / "d", {"scanner": scanner})
+    write_groups(folder, {"scanner": scanner})
     metrics = evaluate(folder, resamples=50, seed=3)
     found = {each["group"]: each for each in metrics["subgroups"]["columns"]["scanner"]}
     assert set(found) == {"A", "B"}
@@ -156,33 +154,18 @@ def test_without_a_manifest_there_are_none(tmp_path: Path) -> None:
     assert metrics["subgroups"] == {"small": SMALL, "columns": {}, "left_out": {}}
 
 
-def test_a_manifest_that_names_what_is_gone_gives_a_reason(tmp_path: Path) -> None:
-    folder = make_pictures(tmp_path / "r", data=tmp_path / "d", count=8, side=8, judged=False)
-    manifest = write_manifest(folder, tmp_path / "d", {"sex": ["F", "M"] * 4})
-    (tmp_path / "d/test/0.png").unlink()
-    found = evaluate(folder, resamples=5)["subgroups"]
-    assert found["reason"] == "manifest.csv cannot be read any more"
-    assert str(tmp_path) not in json.dumps(found)
-    assert manifest.is_file()
+def test_groups_without_an_image_have_no_row(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path)
+    paths = [row.path for row in predictions.rows]
+    predictions.groups = Groups({"site": {"A": paths[:5], "B": ["test/gone.png"]}}, {"name": "why"})
+    found = evaluate(predictions.write(), resamples=5)["subgroups"]
+    assert [(each["group"], each["images"]) for each in found["columns"]["site"]] == [("A", 5)]
+    assert found["left_out"] == {"name": "why"}
 
 
-def test_a_series_has_the_groups_of_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "scan").mkdir()
-    for name in ("a.png", "b.png"):
-        (tmp_path / "scan" / name).write_bytes(b"\x89PNG\r\n\x1a\n")
-    (tmp_path / "list.csv").write_text("path,label,split,view\nscan,normal,test,PA\n")
-    assert read_groups(tmp_path / "list.csv") == {
-        "scan/a.png": {"view": "PA"},
-        "scan/b.png": {"view": "PA"},
-    }
-
-
-def test_a_table_of_another_name_is_found_again(tmp_path: Path) -> None:
-    folder = make_pictures(tmp_path / "r", data=tmp_path / "d", count=8, side=8, judged=False)
-    manifest = write_manifest(folder, tmp_path / "d", {"sex": ["F", "F", "M", "M"] * 2})
-    manifest.rename(tmp_path / "d/mine.csv")
-    assert not evaluate(folder, resamples=5)["subgroups"]["columns"]
-    about = json.loads((folder / "predict.json").read_text())
-    about["data"]["manifest"] = "mine.csv"
-    (folder / "predict.json").write_text(json.dumps(about))
-    assert set(evaluate(folder, resamples=5)["subgroups"]["columns"]) == {"sex"}
+@pytest.mark.parametrize("content", ["{}", "[]", "no", '{"columns": {"a": 1}, "left_out": {}}'])
+def test_damaged_groups_are_named(tmp_path: Path, content: str) -> None:
+    folder = Predictions(tmp_path).write()
+    (folder / "groups.json").write_text(content)
+    with pytest.raises(InputError, match=r"groups\.json"):
+        evaluate(folder, resamples=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from medad_fast import evaluate
+from medad_fast.artifacts import predictions as read
 from medad_fast.artifacts.scores import score_columns
 from medad_fast.errors import InputError
 from medad_fast.evaluation.ranking import auroc, rank
@@ -167,13 +169,36 @@ def test_unlabeled_slices_count_nowhere(predictions: Predictions) -> None:
     assert after["counts"]["unlabeled"] == 1
 
 
-def test_masks_are_found_where_the_data_moved_to(predictions: Predictions, tmp_path: Path) -> None:
+def test_a_folder_that_moved_is_evaluated_alike(predictions: Predictions, tmp_path: Path) -> None:
+    first = evaluate(predictions.write(), resamples=10)
+    predictions.out.rename(tmp_path / "moved")
+    assert evaluate(tmp_path / "moved", resamples=10) == first
+
+
+def test_a_map_elsewhere_has_no_mask(predictions: Predictions) -> None:
+    predictions.change(lambda row: {"map": row.map.replace("maps/", "")})
+    for path in (predictions.out / "maps").iterdir():
+        path.rename(predictions.out / path.name)
+    with pytest.raises(InputError, match=r"a map in maps/ expected, got '2\.npy'"):
+        evaluate(predictions.write(), resamples=5)
+
+
+def test_further_scores_of_an_image_are_read_by_name(predictions: Predictions) -> None:
+    plain = evaluate(predictions.write(), resamples=5)
+    predictions.change(lambda row: {"further": {"stage_1": 2 * row.anomaly_score, "b": 0.5}})
     folder = predictions.write()
-    first = evaluate(folder, resamples=10)
-    predictions.data.rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=r"masks.*png"):
-        evaluate(folder, resamples=10)
-    assert evaluate(folder, data=tmp_path / "moved", resamples=10) == first
+    header = (folder / "scores.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.endswith(",p_value,score_stage_1,score_b")
+    assert read.Predictions.read(folder).rows == predictions.rows
+    assert evaluate(folder, resamples=5) == plain
+    with pytest.raises(InputError, match="further score's name"):
+        score_columns(["of stage 1"])
+    for odd in ("score_B", "stage", "score_b,score_b"):
+        text = (folder / "scores.csv").read_text(encoding="utf-8")
+        (folder / "scores.csv").write_text(text.replace("score_b", odd), encoding="utf-8")
+        with pytest.raises(InputError, match=r"columns path,patient|cells"):
+            evaluate(folder, resamples=5)
+        predictions.write()
 
 
 def test_resamples_that_were_dropped_are_counted(predictions: Predictions) -> None:
@@ -184,21 +209,35 @@ def test_resamples_that_were_dropped_are_counted(predictions: Predictions) -> No
     assert dropped["patient.auroc"] == dropped["pixel.aupro"] == dropped["image.auroc"]
 
 
+def without(predictions: Predictions, *names: str) -> None:
+    """Take an entry out of ``predict.json``."""
+    file = predictions.out / "predict.json"
+    about = json.loads(file.read_text(encoding="utf-8"))
+    *above, last = names
+    del functools.reduce(dict.__getitem__, above, about)[last]
+    file.write_text(json.dumps(about), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda p: (p.out / "predict.json").unlink(), "no predict.json"),
         (lambda p: (p.out / "predict.json").write_text("{"), "predict.json"),
-        (lambda p: (p.out / "predict.json").write_text("[]"), r"entry data is missing"),
-        (lambda p: (p.out / "predict.json").write_text('{"data": {}}'), r"data\.root is missing"),
+        (lambda p: (p.out / "predict.json").write_text("[]"), r"JSON object expected, got list"),
+        (lambda p: without(p, "data"), r"entry data is missing"),
+        (lambda p: without(p, "data", "root"), r"entry data\.root is missing"),
+        (lambda p: without(p, "preprocess", "axis"), r"entry preprocess\.axis is missing"),
+        (lambda p: (p.out / "groups.json").unlink(), "groups.json"),
         (lambda p: (p.out / "scores.csv").write_text("a,b\n1,2\n"), "columns path,patient"),
         (lambda p: (p.out / "scores.csv").unlink(), "scores.csv"),
         (lambda p: (p.out / "baselines.csv").write_text("mean\n1\n"), "12 rows expected"),
         (lambda p: (p.out / "maps/3.npy").write_bytes(b"no"), "3.npy"),
         (lambda p: (p.out / "maps/3.npy").unlink(), "3.npy"),
-        (lambda p: np.save(p.out / "maps/3.npy", np.zeros((3, 3))), "3 x 3|1 x 3"),
+        (lambda p: np.save(p.out / "maps/3.npy", np.zeros((3, 3))), "masks/3.npy: .* 1 x 3 x 3"),
         (lambda p: np.save(p.out / "maps/3.npy", np.zeros((3, 3), np.int64)), "floating point"),
-        (lambda p: (p.data / "masks/3.png").write_bytes(b"no"), "3.png"),
+        (lambda p: (p.out / "masks/3.npy").write_bytes(b"no"), "masks/3.npy"),
+        (lambda p: (p.out / "masks/3.npy").unlink(), "masks/3.npy"),
+        (lambda p: np.save(p.out / "masks/3.npy", np.zeros((SIDE, SIDE))), "uint8 .* expected"),
     ],
 )
 def test_a_damaged_folder_is_named_and_leaves_no_metrics(

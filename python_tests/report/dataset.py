@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from medad_fast.artifacts.scores import (
-    SOURCE_COLUMNS,
-    ScoreRow,
-    read_scores,
-    score_cells,
-    score_columns,
-    write_table,
-)
+from medad_fast import evaluate
+from medad_fast.artifacts.predictions import Groups, Predictions
+from medad_fast.artifacts.scores import ScoreRow, read_scores
+from medad_fast.data import Image, Provenance
 from medad_fast.data.formats.nifti import write_nifti
-from medad_fast.evaluation import evaluate
+from medad_fast.evaluation.subgroups import groups_of
+from medad_fast.files import write_json
+from medad_fast.training.baselines import NAMES
 from medad_fast.training.thresholds import choose, p_value
 
-__all__ = ["THRESHOLD", "make_pictures", "make_results", "write_manifest"]
+__all__ = ["THRESHOLD", "make_pictures", "make_results", "write_groups"]
 
 SIDE = 24
 SLICES = 3
 THRESHOLD = 0.5
 AFFINE = np.diag([-2.0, 2.0, 5.0, 1.0])
-SOURCE = ("nifti", "OT", 16, "yes", "no", "", "", "no", "5 2 2")
+SIMULATED = "All of this is simulated."
 
 
 def make_results(
@@ -56,7 +55,7 @@ def make_results(
         write_nifti(data / name, image, AFFINE)
         write_nifti(folder / "maps" / name, found, AFFINE)
         if ill and masks:
-            write_nifti(data / f"test/masks/sub-{number}.nii.gz", mask, AFFINE)
+            write_nifti(folder / "masks" / name, mask, AFFINE)
         for place in range(SLICES):
             # One normal and one abnormal patient are judged wrongly: they are the worst errors.
             high = ill != (number in (0, normal))
@@ -104,16 +103,16 @@ def make_pictures(
     return _write(folder, rows, data, "autoencoder", judged)
 
 
-def write_manifest(folder: Path, data: Path, columns: Mapping[str, Sequence[str]]) -> Path:
-    """A ``manifest.csv`` of the scored files with further columns, one value a file."""
-    rows = {row.path: row for row in read_scores(folder / "scores.csv")}
-    with (data / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["path", "label", "split", *columns])
-        for place, row in enumerate(rows.values()):
-            values = [column[place] for column in columns.values()]
-            table.writerow([row.path, row.label, "test", *values])
-    return data / "manifest.csv"
+def write_groups(folder: Path, columns: Mapping[str, Sequence[str]]) -> None:
+    """Group the scored files by further columns of a manifest, one value a file."""
+    rows = [row for row in read_scores(folder / "scores.csv") if row.label != "unlabeled"]
+    told = {
+        path: {name: values[place] for name, values in columns.items()}
+        for place, path in enumerate(dict.fromkeys(row.path for row in rows))
+    }
+    images = Counter(row.path for row in rows)
+    groups = groups_of(told, images, len({row.patient for row in rows}))
+    write_json(folder / "groups.json", asdict(groups))
 
 
 def _row(
@@ -150,23 +149,23 @@ def _thresholds() -> dict[str, object]:
 
 def _write(folder: Path, rows: list[ScoreRow], data: Path, method: str, judged: bool) -> Path:
     generator = np.random.default_rng(1)
-    with write_table(folder / "scores.csv", score_columns()) as table:
-        table.write(score_cells(row) for row in rows)
-    with write_table(folder / "baselines.csv", ("mean", "file_size")) as table:
-        table.write((float(generator.random()), "") for _ in rows)
-    with write_table(folder / "sources.csv", SOURCE_COLUMNS) as table:
-        table.write((path, *SOURCE) for path in dict.fromkeys(row.path for row in rows))
+    told = Provenance(data, "nifti", 16, rescaled=True)
+    image = Image(np.zeros((1, 1, 1)), "OT", (5.0, 2.0, 2.0), None, told)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Predictions.write(folder) as results:
+        for _, group in groupby(rows, key=lambda row: row.path):
+            of_file = list(group)
+            trivial = generator.random((len(of_file), len(NAMES)))
+            trivial[:, -1] = np.nan  # no file holds one image
+            results.add(image, of_file, trivial.tolist(), skipped=1)
     about = {
-        "format_version": 1,
-        "data": {"root": str(data), "split": "test", "manifest": None},
+        "data": {"root": str(data), "split": "test", "simulated": SIMULATED},
         "run": {"path": f"/secret/place/runs/{method}", "method": method, "seed": 0},
         "preprocess": {"image_size": 32, "axis": "axial"},
         "thresholds": _thresholds(),
-        "counts": {"files": 9, "failed_files": 0, "images": len(rows), "skipped_slices": 3},
         "patient_ids": "hashed",
-        "versions": {"medad_fast": "0.1.0"},
     }
-    (folder / "predict.json").write_text(json.dumps(about))
+    results.finish(about, Groups())
     if judged:
         evaluate(folder, resamples=20)
     return folder

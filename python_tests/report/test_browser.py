@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from medad_fast.evaluation import evaluate
-from medad_fast.report import write_demo_report, write_report
+from medad_fast import evaluate
+from medad_fast.verbs.report import write_demo_report, write_report
 from python_tests.cli.tiny_demo import tiny_demo
 from python_tests.report.browser import Browser, browser
-from python_tests.report.dataset import make_pictures, make_results, write_manifest
+from python_tests.report.dataset import make_pictures, make_results, write_groups
 
 SHOWN = ".slice:not([hidden]) .view:not(.plain)"
 
@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("judged")
     folder = make_results(root / "results/a", data=root / "data", unlabeled=2, judged=False)
     columns = {"sex": ["F", "M"] * 5 + ["F"], "age": [str(20 + 6 * n) for n in range(11)]}
-    write_manifest(folder, root / "data", columns)
+    write_groups(folder, columns)
     evaluate(folder, resamples=20)
     write_report(folder)
     return folder / "report.html"

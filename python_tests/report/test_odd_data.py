@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from medad_fast import evaluate
 from medad_fast.errors import InputError
-from medad_fast.evaluation import evaluate
-from medad_fast.report import write_report
-from python_tests.report.dataset import make_pictures, make_results, write_manifest
+from medad_fast.verbs.report import write_report
+from python_tests.report.dataset import make_pictures, make_results, write_groups
 from python_tests.report.html import Page
 
 ODD = (
@@ -44,7 +44,7 @@ def test_a_method_and_a_manifest_are_text_too(tmp_path: Path) -> None:
     folder = make_results(
         tmp_path / "r", data=tmp_path / "d", method="<script>x</script>", judged=False
     )
-    write_manifest(folder, tmp_path / "d", {"<b>scanner": ["<i>A", "<i>B"] * 4 + ["<i>A"]})
+    write_groups(folder, {"<b>scanner": ["<i>A", "<i>B"] * 4 + ["<i>A"]})
     evaluate(folder, resamples=5)
     write_report(folder, images=False)
     page = Page(folder)
@@ -83,7 +83,7 @@ def test_missing_classes_are_reported_not_refused(
     if judged and not both:
         assert "is undefined" in page.words
     if not judged:
-        assert "were not judged" in page.words
+        assert "were not evaluated" in page.words
     assert len(re.findall(r"<bdi>", page.text)) == normal + abnormal + unlabeled
 
 

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medad_fast import evaluate
 from medad_fast.artifacts.overlay import colour_map
+from medad_fast.artifacts.predictions import Predictions
+from medad_fast.data.formats.nifti import write_nifti
 from medad_fast.errors import InputError
-from medad_fast.evaluation import evaluate
-from medad_fast.report import metrics_table, published_rows, write_demo_report, write_report
 from medad_fast.report.pictures import STEPS
-from medad_fast.report.results import read_results
+from medad_fast.report.table import metrics_table, published_rows
+from medad_fast.verbs.report import write_demo_report, write_report
 from python_tests.report.dataset import make_results
 from python_tests.report.html import Page
 
@@ -29,7 +31,6 @@ from python_tests.report.html import Page
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("judged")
     folder = make_results(root / "results/autoencoder", data=root / "data")
-    (root / "data/simulation.json").write_text(json.dumps({"about": "All of this is simulated."}))
     write_report(folder)
     return folder
 
@@ -82,7 +83,7 @@ def test_the_reading_list_holds_the_worst_errors_first(results: Path) -> None:
 
 def test_every_file_is_shown_once(results: Path) -> None:
     found = re.findall(r"<bdi>(.*?)</bdi>", Page(results).text)
-    assert sorted(found) == sorted({row.path for row in read_results(results).rows})
+    assert sorted(found) == sorted({row.path for row in Predictions.read(results).rows})
 
 
 def decoded(picture: dict[str, str | None]) -> np.ndarray:
@@ -125,7 +126,7 @@ def test_what_was_tuned_on_the_test_set_is_called_oracle(results: Path) -> None:
     page = Page(results)
     oracle = page.part("Oracle")
     for level in ("image", "pixel"):
-        found = read_results(results).metrics["oracle"][level]["dice"]["value"]  # type: ignore[index]
+        found = Predictions.read(results).metrics["oracle"][level]["dice"]["value"]  # type: ignore[index]
         assert f"{found:.3f}" in oracle
     assert oracle.count('class="tag oracle"') >= 2
     assert "Best Dice" not in page.text.replace(oracle, "")
@@ -163,12 +164,62 @@ def test_without_images_there_are_none(results: Path, tmp_path: Path) -> None:
     assert "without pictures" in Page(copy).words
 
 
-def test_a_moved_data_set_is_named_and_found(tmp_path: Path) -> None:
+def test_a_moved_data_set_leaves_a_page_without_pictures(tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "r", data=tmp_path / "d")
+    whole = write_report(folder).read_text(encoding="utf-8")
+    (tmp_path / "d").rename(tmp_path / "moved")
+    with pytest.warns(UserWarning, match=rf"no image of .*below {tmp_path}/d, .*--data"):
+        write_report(folder)
+    page = Page(folder)
+    assert not page.pictures
+    assert "No pictures: the images are not where they were" in " ".join(page.words.split())
+    assert "medad report RESULTS --data FOLDER" in page.words
+    assert "ROC curve" in page.text
+    assert str(tmp_path) not in page.text
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert write_report(folder, data=tmp_path / "moved").read_text(encoding="utf-8") == whole
+    about = json.loads((folder / "predict.json").read_text())
+    (folder / "predict.json").write_text(json.dumps({**about, "patient_ids": "kept"}))
+    with pytest.warns(UserWarning, match="no image"):
+        write_report(folder)
+    assert f"<code>{tmp_path}/d</code>" in Page(folder).text
+
+
+def test_an_image_that_cannot_be_shown_is_named_and_the_others_are_shown(tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "r", data=tmp_path / "d")
+    whole = len(Page(write_report(folder).parent).pictures)
+    (tmp_path / "d/test/normal/sub-0.nii.gz").unlink()
+    (tmp_path / "d/test/normal/sub-1.nii.gz").write_bytes(b"no volume")
+    write_nifti(tmp_path / "d/test/normal/sub-2.nii.gz", np.zeros((4, 5, 3)), np.eye(4))
+    with pytest.warns(UserWarning, match="3 images cannot be shown: test/normal/sub-0.* missing"):
+        write_report(folder)
+    page = Page(folder)
+    assert "3 images cannot be shown:" in page.words
+    told = re.findall(r"<li><bdi>(.*?)</bdi></li>", page.text)
+    assert told[0] == "test/normal/sub-0.nii.gz: is missing"
+    assert told[1].startswith("test/normal/sub-1.nii.gz: is not a")
+    assert told[2] == "test/normal/sub-2.nii.gz: has 3 x 5 x 4 pixels, but its map has 3 x 24 x 24"
+    assert len(page.pictures) == whole - 3 * 6
+    assert "left out" not in page.words.partition("Reading list")[2].partition("Provenance")[0]
+    assert str(tmp_path) not in page.text
+
+
+def test_methods_side_by_side_say_when_the_images_are_gone(tmp_path: Path) -> None:
     folder = make_results(tmp_path / "r", data=tmp_path / "d")
     (tmp_path / "d").rename(tmp_path / "moved")
-    with pytest.raises(InputError, match="--data"):
+    with pytest.warns(UserWarning, match="no image"):
+        page = write_demo_report(tmp_path / "report.html", {"a": folder})
+    assert "No pictures:" in page.read_text(encoding="utf-8")
+    write_demo_report(page, {"a": folder}, data=tmp_path / "moved")
+    assert "No pictures:" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["maps", "masks"])
+def test_a_missing_map_or_mask_is_an_error(tmp_path: Path, name: str) -> None:
+    folder = make_results(tmp_path / "r", data=tmp_path / "d")
+    (folder / name / "test/abnormal/sub-6.nii.gz").unlink()
+    with pytest.raises(InputError, match=rf"{name}/test/abnormal/sub-6"):
         write_report(folder)
-    write_report(folder, data=tmp_path / "moved")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +233,7 @@ def test_a_damaged_table_is_named(tmp_path: Path, name: str, content: str) -> No
 
 
 def test_methods_side_by_side(results: Path, tmp_path: Path) -> None:
-    data = read_results(results).root
+    data = Predictions.read(results).root()
     other = make_results(tmp_path / "results/other", data=data, method="other")
     page = write_demo_report(tmp_path / "report.html", {"autoencoder": results, "other": other})
     text = page.read_text(encoding="utf-8")
