@@ -158,6 +158,15 @@ def test_a_run_of_version_1_scores_as_it_did(folder, without):
     assert run.training_outliers == ()
 
 
+def test_a_run_of_version_2_scores_as_it_did(folder):
+    images = discs(5, seed=4)
+    before = load(folder)
+    change_manifest(folder, format_version=2)
+    run = load(folder)
+    assert torch.equal(run.score(images).anomaly_score, before.score(images).anomaly_score)
+    assert run.training_outliers == before.training_outliers
+
+
 def test_a_run_of_version_1_without_calibration_says_what_it_lacks(folder):
     thresholds = json.loads((folder / "thresholds.json").read_text())
     del thresholds["score"]["calibration"]

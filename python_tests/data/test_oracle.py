@@ -21,7 +21,8 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 
-from medad_fast.data import read, write_map
+from medad_fast.artifacts.grids import write_on_grid
+from medad_fast.data import read
 from python_tests.data.files import write_dicom, write_series
 
 SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
@@ -217,7 +218,7 @@ def test_nifti(dtype, version, suffix, scale, tmp_path, request):
     assert image.provenance.bits_stored == 8 * kind.itemsize
     assert image.provenance.rescaled == (scale is not None)
 
-    written = SimpleITK.ReadImage(str(write_map(tmp_path / "map", image.pixels, image)))
+    written = SimpleITK.ReadImage(str(write_on_grid(tmp_path / "map", image.pixels, image)))
     assert_same(SimpleITK.GetArrayFromImage(written), theirs)
     source = SimpleITK.ReadImage(str(known))
     for place in ("GetOrigin", "GetSpacing", "GetDirection"):

@@ -8,7 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from medad_fast.data import image_of_array, read, read_mask, write_map
+from medad_fast.artifacts.grids import write_on_grid
+from medad_fast.data import image_of_array, read, read_mask
 from medad_fast.data.formats.nifti import read_nifti, write_nifti
 from medad_fast.errors import InputError, MedadError
 from python_tests.data.files import write_dicom, write_png, write_series
@@ -22,7 +23,7 @@ def test_a_map_lies_on_the_voxels_of_its_volume(tmp_path):
     voxels = np.random.default_rng(0).random((4, 5, 6)).astype(np.float32)
     write_nifti(tmp_path / "a.nii.gz", voxels, OBLIQUE)
     image = read(tmp_path / "a.nii.gz")
-    written = write_map(tmp_path / "maps" / "a.nii.gz", image.pixels, image)
+    written = write_on_grid(tmp_path / "maps" / "a.nii.gz", image.pixels, image)
     again, affine = read_nifti(written)
     np.testing.assert_array_equal(again, voxels)
     np.testing.assert_allclose(affine, OBLIQUE, atol=1e-5)
@@ -32,7 +33,7 @@ def test_a_map_lies_on_the_voxels_of_its_volume(tmp_path):
 def test_a_map_of_a_dicom_series_lies_in_the_patient(tmp_path):
     volume = np.random.default_rng(0).integers(0, 99, (3, 4, 5), np.int16)
     image = read(write_series(tmp_path, volume))
-    written = write_map(tmp_path / "map", image.pixels.astype(np.float32), image)
+    written = write_on_grid(tmp_path / "map", image.pixels.astype(np.float32), image)
     assert written.name == "map.nii.gz"
     again, affine = read_nifti(written)
     # Column 2, row 1, slice 1 is at 2 mm to the left, 2 mm to the back, 3 mm up.
@@ -43,11 +44,11 @@ def test_a_map_of_a_dicom_series_lies_in_the_patient(tmp_path):
 def test_a_map_of_a_picture_is_an_array(tmp_path):
     image = read(write_png(tmp_path / "a.png", np.zeros((4, 5), np.uint8)))
     maps = np.random.default_rng(0).random((1, 4, 5)).astype(np.float32)
-    written = write_map(tmp_path / "a.png", maps, image)
+    written = write_on_grid(tmp_path / "a.png", maps, image)
     assert written.name == "a.png.npy"
     np.testing.assert_array_equal(np.load(written), maps[0])
     with pytest.raises(InputError, match="shape"):
-        write_map(tmp_path / "a.png", maps[:, :2], image)
+        write_on_grid(tmp_path / "a.png", maps[:, :2], image)
 
 
 def test_a_mask_in_another_storage_order_marks_the_same_voxels(tmp_path):
@@ -144,9 +145,9 @@ def test_the_map_and_the_mask_of_one_dicom_slice_are_shown_as_it_is(cosines, tmp
     pixels = np.random.default_rng(0).integers(0, 999, (4, 5), np.int16)
     image = read(one_slice(tmp_path / "a.dcm", pixels, cosines))
     assert len(image.pixels) == 1
-    written = write_map(tmp_path / "a.dcm", image.pixels.astype(np.float32), image)
+    written = write_on_grid(tmp_path / "a.dcm", image.pixels.astype(np.float32), image)
     np.testing.assert_array_equal(read(written).pixels, image.pixels)
-    marked = write_map(tmp_path / "m.dcm", (image.pixels > 500).astype(np.float32), image)
+    marked = write_on_grid(tmp_path / "m.dcm", (image.pixels > 500).astype(np.float32), image)
     np.testing.assert_array_equal(read_mask(marked, image), image.pixels > 500)
 
 

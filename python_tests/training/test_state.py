@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -129,6 +130,22 @@ def test_a_damaged_index_is_noticed(stopped, damage):
     index = stopped / "state.json"
     index.write_text(damage(index.read_text()))
     with pytest.raises(CheckpointError, match="state"):
+        run_two_stages(stopped.parent, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        (1, r"version 1, this release reads version 3: go on with the medad-fast that began it"),
+        (4, r"version 4, this release reads version 3: install a newer medad-fast"),
+        ("3", r"state\.json is damaged: '3' is no format version"),
+    ],
+)
+def test_a_state_of_another_version_says_what_to_do(stopped, version, words):
+    index = stopped / "state.json"
+    content = json.loads(index.read_text())
+    index.write_text(json.dumps({**content, "format_version": version}))
+    with pytest.raises(CheckpointError, match=words):
         run_two_stages(stopped.parent, resume=True)
 
 

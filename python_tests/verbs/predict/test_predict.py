@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 
-from medad_fast import evaluate, fit, load, predict
+from medad_fast import compare, evaluate, fit, load, predict
 from medad_fast.artifacts.run import Run
 from medad_fast.artifacts.scores import read_scores
 from medad_fast.data.formats.nifti import read_nifti, write_nifti
@@ -20,6 +22,7 @@ from medad_fast.data.pipeline import Pipeline
 from medad_fast.errors import InputError
 from medad_fast.training.baselines import NAMES
 from medad_fast.training.thresholds import choose, p_value
+from medad_fast.verbs.report import write_report
 from python_tests.data.files import write_dicom, write_png
 from python_tests.verbs.predict.brightness import AFFINE, SLICES, Brightness, anatomy, make_run
 
@@ -77,6 +80,32 @@ def test_maps_lie_on_the_grid_of_their_volume(run: Run, dataset: Path, tmp_path:
     assert np.unravel_index(anomaly_map.argmax(), volume.shape) == (6, 15, 1)
     row = next(row for row in read_scores(tmp_path / "out/scores.csv") if row.path == name)
     assert row.map == f"maps/{name}"
+
+
+def test_masks_lie_voxel_for_voxel_beside_their_maps(
+    run: Run, dataset: Path, tmp_path: Path
+) -> None:
+    name = "test/abnormal/sub-SECRET9.nii.gz"
+    source = dataset / "test/masks/sub-SECRET9.nii.gz"
+    mask, affine = read_nifti(source)
+    write_nifti(source, 3 * mask, affine)  # whatever is not 0 is abnormal
+    predict(run, dataset, tmp_path / "out")
+    kept, mapped = (nibabel.load(tmp_path / "out" / each / name) for each in ("masks", "maps"))
+    assert kept.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asanyarray(kept.dataobj), mask)
+    np.testing.assert_array_equal(kept.affine, mapped.affine)
+    assert [path.name for path in (tmp_path / "out/masks").rglob("*.*")] == ["sub-SECRET9.nii.gz"]
+
+
+def test_a_simulated_data_set_is_called_so_in_the_results(
+    run: Run, dataset: Path, tmp_path: Path
+) -> None:
+    (dataset / "simulation.json").write_text(json.dumps({"about": "Nothing here is real."}))
+    about = predict(run, dataset, tmp_path / "out")
+    assert about["data"]["simulated"] == "Nothing here is real."
+    (dataset / "simulation.json").write_text("[]")
+    with pytest.raises(InputError, match=r"simulation\.json: a JSON object expected"):
+        predict(run, dataset, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("axis", "place"), [("coronal", 15), ("sagittal", 13)])
@@ -236,7 +265,8 @@ def test_predict_json_tells_where_the_numbers_come_from(
 ) -> None:
     about = predict(run, dataset, tmp_path / "out")
     assert json.loads((tmp_path / "out/predict.json").read_text(encoding="utf-8")) == about
-    assert about["data"] == {"root": "../dataset", "split": "test", "manifest": None}
+    assert about["data"] == {"root": "../dataset", "split": "test", "simulated": None}
+    assert about["blocks"] is None
     assert about["run"]["method"] == "brightness"
     assert about["thresholds"] == run.thresholds
     assert about["counts"] == {
@@ -322,27 +352,40 @@ def test_scores_are_written_with_all_their_digits(run: Run, dataset: Path, tmp_p
     assert all(float(np.float32(score)) == score for score in scores)
 
 
-def test_predictions_without_p_values_say_that_they_are_old(
-    run: Run, dataset: Path, tmp_path: Path
-) -> None:
+def test_a_table_without_p_values_is_refused(run: Run, dataset: Path, tmp_path: Path) -> None:
     predict(run, dataset, tmp_path / "out")
     path = tmp_path / "out/scores.csv"
     lines = [line.rpartition(",")[0] for line in path.read_text(encoding="utf-8").splitlines()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"older medad-fast.*p_value.*medad predict again"):
+    with pytest.raises(InputError, match=r"scores\.csv: the columns .*p_value expected"):
         evaluate(tmp_path / "out", resamples=2)
 
 
-@pytest.mark.parametrize(("version", "works"), [(1, True), (2, True), (3, False), (None, False)])
-def test_predictions_of_a_version_that_is_not_read_say_so(
-    run: Run, dataset: Path, tmp_path: Path, version: int | None, works: bool
+@pytest.mark.parametrize("verb", [evaluate, write_report, lambda folder: compare(folder, folder)])
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        (1, "version 1, this release reads version 3: .*run medad predict again"),
+        (2, "version 2, this release reads version 3: .*run medad predict again"),
+        ("gone", "version 1, this release reads version 3: .*run medad predict again"),
+        (4, "version 4, this release reads version 3: install a newer medad-fast"),
+        (None, r"predict\.json is damaged: None is no format version"),
+        (True, r"predict\.json is damaged: True is no format version"),
+    ],
+)
+def test_predictions_of_a_version_that_is_not_read_say_what_to_do(
+    run: Run,
+    dataset: Path,
+    tmp_path: Path,
+    version: object,
+    words: str,
+    verb: Callable[[Path], object],
 ) -> None:
     about = predict(run, dataset, tmp_path / "out")
-    assert about["format_version"] == 2
-    path = tmp_path / "out/predict.json"
-    path.write_text(json.dumps({**about, "format_version": version}), encoding="utf-8")
-    if works:
-        evaluate(tmp_path / "out", resamples=2)
-    else:
-        with pytest.raises(InputError, match=rf"format version {version}, .*reads versions 1 to 2"):
-            evaluate(tmp_path / "out", resamples=2)
+    assert about["format_version"] == 3
+    about["format_version"] = version
+    if version == "gone":
+        del about["format_version"]
+    (tmp_path / "out/predict.json").write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(InputError, match=words):
+        verb(tmp_path / "out")
