@@ -16,9 +16,8 @@ from medad_fast.artifacts.predictions import Predictions
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.errors import InputError
 from medad_fast.evaluation.bootstrap import interval, paired_p_value
-from medad_fast.evaluation.figures import Resampler, Sample
 from medad_fast.evaluation.levels import Aggregation, number_in_order
-from medad_fast.evaluation.metrics import Metrics, metrics_of
+from medad_fast.evaluation.metrics import Metrics, Resampler, Sample, metrics_of
 from medad_fast.evaluation.summary import ORACLE, ORACLE_LABEL, RANKING
 
 __all__ = ["comparison"]

@@ -1,18 +1,19 @@
-"""What is ranked at each level, and one score from many: of a volume from its slices, of a patient
-from the volumes.
+"""From scores of slices to those of volumes and patients, with a threshold at each level.
 
 The rule is chosen before the test set is seen and is the same for every volume:
 
 - ``max``: the largest score. Grows with the number of slices, normal ones included.
 - ``top-K``: mean of the ``K`` largest scores, of all where there are fewer.
 - ``quantile-Q``: the smallest score that at least a share ``Q`` of the scores do not exceed.
+
+All thresholds come from normal validation images only, for one target rate.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -23,11 +24,26 @@ from numpy.typing import NDArray
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.errors import InputError
 from medad_fast.evaluation.ranking import Ranking, rank
+from medad_fast.training.thresholds import choose, conformal_p
 
-__all__ = ["Aggregation", "Items", "Rule", "aggregate", "number_in_order", "rule_named"]
+__all__ = [
+    "Aggregation",
+    "Cut",
+    "Items",
+    "aggregate",
+    "level_tables",
+    "number_in_order",
+    "rule_named",
+    "stored_cuts",
+]
 
 Rule = Callable[[NDArray[np.float64]], float]
 """Rising scores of one volume or patient, at least one, to one score."""
+Table = tuple[tuple[str, ...], list[tuple[object, ...]]]
+"""The names of the columns, and the rows."""
+
+_NO_GROUPS = "the run does not tell the patients of its validation images apart"
+_OF_LEVEL = ("label", "images", "anomaly_score", "threshold", "prediction", "p_value")
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,100 @@ def number_in_order(names: Iterable[Hashable]) -> NDArray[np.int64]:
     """0 for the first name, 1 for the next new one, and so on."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A threshold from normal validation images: abnormal is what scores above it."""
+
+    value: float | None
+    expected_fpr: float | None = None
+    calibration: tuple[float, ...] = ()
+    """Rising scores of the normal validation items that it was chosen on."""
+    reason: str | None = None
+    """Why there is none."""
+
+
+def stored_cuts(thresholds: Mapping[str, Any], aggregation: Aggregation) -> dict[str, Cut]:
+    """The threshold of each level, all for the same target, from normal validation images only.
+
+    Scores of volumes and patients are larger than those of their slices, so they have thresholds of
+    their own: the validation volumes and patients are scored by the same rules.
+    """
+    score = thresholds["score"]
+    own = tuple(score.get("calibration", ()))
+    cuts = {"image": Cut(score["threshold"], score["expected_fpr"], own)}
+    for level, items in _calibration_levels(score, aggregation).items():
+        chosen = choose(items.scores, target_fpr=score["target_fpr"])["score"]
+        cuts[level] = Cut(chosen["threshold"], chosen["expected_fpr"], tuple(chosen["calibration"]))
+    for level in ("volume", "patient"):
+        cuts.setdefault(level, Cut(None, reason=_NO_GROUPS))
+    if "map" in thresholds:
+        cuts["pixel"] = Cut(thresholds["map"]["threshold"])
+    else:
+        cuts["pixel"] = Cut(None, reason="the run has no threshold for maps")
+    return cuts
+
+
+def _calibration_levels(score: Mapping[str, Any], aggregation: Aggregation) -> dict[str, Items]:
+    calibration, volumes, patients = (
+        score.get(name) or [] for name in ("calibration", "volumes", "patients")
+    )
+    if not (calibration and volumes and patients):
+        return {}
+    if not len(calibration) == len(volumes) == len(patients):
+        raise InputError(
+            "predict.json: thresholds.score must have one volume and one patient for each "
+            "calibration score"
+        )
+    images = Items(
+        np.array(calibration, dtype=np.float64),
+        np.zeros(len(calibration), dtype=np.bool_),
+        number_in_order(patients),
+        number_in_order(volumes),
+    )
+    levels = aggregation.levels(images)
+    return {level: levels[level] for level in ("volume", "patient")}
+
+
+def level_tables(
+    rows: Sequence[ScoreRow], aggregation: Aggregation, cuts: Mapping[str, Cut]
+) -> dict[str, Table]:
+    """Columns and rows of the tables ``volumes`` and ``patients``.
+
+    The scores of slices made into one for each volume and patient, also unlabeled ones, with
+    decisions. ``threshold``, ``prediction`` and ``p_value`` are empty where the run does not tell
+    the patients of its validation images apart.
+    """
+    levels = aggregation.levels(Items.of_rows(rows))
+    images = levels["image"]
+    labels = np.array([("normal", "unlabeled", "abnormal").index(row.label) for row in rows])
+    tables: dict[str, Table] = {}
+    for level, owner, names in (
+        ("volume", images.volumes, ("path", "patient")),
+        ("patient", images.patients, ("patient",)),
+    ):
+        first = [rows[place] for place in np.unique(owner, return_index=True)[1]]
+        told = [tuple(getattr(row, name) for name in names) for row in first]
+        decided = _decided(levels[level].scores, labels, owner, cuts[level])
+        found = [(*own, *cells) for own, cells in zip(told, decided, strict=True)]
+        tables[f"{level}s"] = ((*names, *_OF_LEVEL), found)
+    return tables
+
+
+def _decided(
+    scores: NDArray[np.float64], labels: NDArray[np.int64], owner: NDArray[np.int64], cut: Cut
+) -> Iterator[tuple[object, ...]]:
+    worst = np.zeros(len(scores), dtype=np.int64)
+    np.maximum.at(worst, owner, labels)
+    images = np.bincount(owner)
+    for score, label, count in zip(scores.tolist(), worst.tolist(), images.tolist(), strict=True):
+        told = ("normal", "unlabeled", "abnormal")[label]
+        if cut.value is None:
+            yield told, count, score, math.nan, "", math.nan
+        else:
+            verdict = "abnormal" if score > cut.value else "normal"
+            yield told, count, score, cut.value, verdict, conformal_p(score, cut.calibration)
 
 
 def rule_named(text: str, argument: str = "rule") -> Rule:

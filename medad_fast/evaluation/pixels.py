@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from medad_fast.errors import InputError
 from medad_fast.evaluation.ranking import Metric, Ranking, tie_starts
 
-__all__ = ["FPR_LIMIT", "PixelCollector", "PixelRanking", "SortedPixels", "aupro"]
+__all__ = [
+    "FPR_LIMIT",
+    "PixelCollector",
+    "PixelRanking",
+    "SortedPixels",
+    "aupro",
+    "float32_up_to",
+]
 
 FPR_LIMIT = 0.3
 BINS = 4096
@@ -191,18 +198,6 @@ class SortedPixels:
         return PixelRanking(
             scores, (sizes - abnormal)[filled], abnormal[filled], coverage[filled], self.lesions
         )
-
-    def confusion_at(self, threshold: float) -> dict[str, int]:
-        """Counts of the decision "abnormal where the map is above ``threshold``"."""
-        key = falling_keys(np.asarray([float32_up_to(threshold)], dtype=np.float32))
-        above = int(np.searchsorted(self._packed, key << _SHIFT)[0])
-        hits = int(np.searchsorted(self._places, above))
-        return {
-            "true_positive": hits,
-            "false_positive": above - hits,
-            "false_negative": self.lesion_pixels - hits,
-            "true_negative": self.pixels - self.lesion_pixels - (above - hits),
-        }
 
     def lesions_by_cluster(self) -> NDArray[np.int64]:
         """Number of lesions of each patient, ``(clusters)``."""

@@ -27,8 +27,6 @@ __all__ = [
     "average_precision",
     "best_dice_of_counts",
     "checked_scores",
-    "confusion_at",
-    "dice_at",
     "fpr_at_tpr95",
     "fpr_at_tpr95_of_counts",
     "oracle_dice",
@@ -144,26 +142,6 @@ def oracle_dice(ranking: Ranking, item: str = "pixel") -> tuple[Metric, float | 
     dice = _dice_at_each(ranking.normal, ranking.abnormal)
     best = int(np.argmax(dice))
     return Metric(float(dice[best])), float(ranking.scores[best])
-
-
-def confusion_at(ranking: Ranking, threshold: float) -> dict[str, int]:
-    """Counts of the decision "abnormal where the score is above ``threshold``"."""
-    above = int(np.count_nonzero(ranking.scores > threshold))
-    hits, alarms = int(ranking.abnormal[:above].sum()), int(ranking.normal[:above].sum())
-    return {
-        "true_positive": hits,
-        "false_positive": alarms,
-        "false_negative": int(ranking.abnormal.sum()) - hits,
-        "true_negative": int(ranking.normal.sum()) - alarms,
-    }
-
-
-def dice_at(counts: dict[str, int], item: str = "pixel") -> Metric:
-    """Dice of a decision whose threshold was fixed before, from its ``confusion_at``."""
-    hits, missed = counts["true_positive"], counts["false_negative"]
-    if hits + missed == 0:
-        return Metric(None, f"no abnormal {item}")
-    return Metric(2 * hits / (2 * hits + missed + counts["false_positive"]))
 
 
 def auroc_of_counts(normal: NDArray[Any], abnormal: NDArray[Any]) -> NDArray[np.float64]:

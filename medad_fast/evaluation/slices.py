@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,9 +36,9 @@ class SliceData:
     """Number of each of these slices' patient."""
     clusters: NDArray[np.int64]
     """Number of what each of these slices is resampled with."""
-    decided: NDArray[np.int64] | None
+    decided: NDArray[np.int64]
     """``(slices, 3)``: true-positive, false-positive and false-negative pixels of each of these
-    slices at the stored threshold; ``None`` without one."""
+    slices at the stored threshold."""
     of_patient: dict[str, NDArray[np.float64]]
     """``average_precision`` and ``aupro`` of each patient's pixels alone, NaN without lesions."""
     sizes: NDArray[np.int64]
@@ -53,7 +54,7 @@ class SliceData:
         return float(np.median(values)) if values else None
 
 
-def read_slices(predictions: Predictions, threshold: float | None = None) -> SliceData:
+def read_slices(predictions: Predictions, threshold: float = math.inf) -> SliceData:
     """Read each map once, and the mask beside it.
 
     Args:
@@ -68,7 +69,7 @@ def read_slices(predictions: Predictions, threshold: float | None = None) -> Sli
     patients = number_in_order(row.patient for row in known)
     single = not len(patients) or int(patients.max()) == 0
     clusters = np.arange(len(known)) if single else patients
-    cut = None if threshold is None else float32_up_to(threshold)
+    cut = float32_up_to(threshold)
     sizes, decided = list[int](), list[tuple[int, int, int]]()
     collector, percentiles = PixelCollector(), dict[str, list[float]]()
     alone, masks = _EachPatient(), dict[tuple[str, int], bytes]()
@@ -81,8 +82,7 @@ def read_slices(predictions: Predictions, threshold: float | None = None) -> Sli
             collector.add(anomaly_map, mask, int(clusters[len(sizes)]))
             alone.add(anomaly_map, mask, int(patients[len(sizes)]))
             sizes.append(anomaly_map.size)
-            if cut is not None:
-                decided.append(_decisions(np.asarray(anomaly_map, dtype=np.float32) > cut, mask))
+            decided.append(decisions(anomaly_map, mask, cut))
     no_masks = any(row.label == "abnormal" for row in rows) and not any(row.mask for row in rows)
     reason = "no abnormal image has a mask" if no_masks else None
     return SliceData(
@@ -91,7 +91,7 @@ def read_slices(predictions: Predictions, threshold: float | None = None) -> Sli
         reason=reason,
         patients=patients,
         clusters=clusters,
-        decided=None if cut is None else np.array(decided, dtype=np.int64).reshape(-1, 3),
+        decided=np.array(decided, dtype=np.int64).reshape(-1, 3),
         of_patient=alone.metrics(),
         sizes=np.array(sizes, dtype=np.int64),
         masks=masks,
@@ -139,10 +139,17 @@ class _EachPatient:
             self._values.append((first, second))
 
 
-def _decisions(called: NDArray[np.bool_], mask: NDArray[Any] | None) -> tuple[int, int, int]:
-    """True-positive, false-positive and false-negative pixels of one slice."""
-    above = int(np.count_nonzero(called))
-    if mask is None:
-        return 0, above, 0
-    hits = int(np.count_nonzero(called & (mask != 0)))
-    return hits, above - hits, int(np.count_nonzero(mask)) - hits
+def decisions(
+    anomaly_map: NDArray[Any], mask: NDArray[Any] | None, cut: np.float32
+) -> tuple[int, int, int]:
+    """True-positive, false-positive and false-negative pixels of one slice, positive above ``cut``.
+
+    Args:
+        anomaly_map: ``(H, W)``, compared as float32.
+        mask: ``(H, W)``, non-zero where abnormal; ``None`` where the slice is known normal.
+        cut: from :func:`float32_up_to`.
+    """
+    called = np.asarray(anomaly_map, dtype=np.float32) > cut
+    lesion = np.zeros_like(called) if mask is None else mask != 0
+    hits = int(np.count_nonzero(called & lesion))
+    return hits, int(np.count_nonzero(called)) - hits, int(np.count_nonzero(lesion)) - hits

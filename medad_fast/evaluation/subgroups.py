@@ -18,8 +18,8 @@ import numpy as np
 from medad_fast.artifacts.predictions import Groups
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.errors import InputError
-from medad_fast.evaluation.figures import Resampler, Sample, figure
-from medad_fast.evaluation.levels import Items
+from medad_fast.evaluation.levels import Cut, Items
+from medad_fast.evaluation.metrics import Resampler, decided_items, figure
 
 __all__ = ["SMALL", "groups_of", "subgroups"]
 
@@ -30,6 +30,7 @@ MANY = 12
 FEW = 6
 """Up to this many different numbers stand as they are (field strengths); more stand in quarters."""
 NOT_GIVEN = "not given"
+_FIGURES = ("auroc", "average_precision", "fpr", "tpr")
 
 _AGES = ((0, 18), (18, 40), (40, 60), (60, 80))
 _PERSONAL = {
@@ -63,12 +64,15 @@ def groups_of(
     return groups
 
 
-def subgroups(rows: Sequence[ScoreRow], groups: Groups, resampler: Resampler) -> dict[str, Any]:
+def subgroups(
+    rows: Sequence[ScoreRow], groups: Groups, cut: Cut, resampler: Resampler
+) -> dict[str, Any]:
     """Figures of the images of each group, exactly as they are computed of all.
 
     Args:
         rows: the scored slices; unlabeled ones count nowhere.
         groups: of their files.
+        cut: the stored threshold of images.
         resampler: of the whole evaluation: each group is resampled with the same seed.
 
     Returns:
@@ -84,23 +88,17 @@ def subgroups(rows: Sequence[ScoreRow], groups: Groups, resampler: Resampler) ->
             if row.label != "unlabeled":
                 members.setdefault(group_of.get(row.path), []).append(row)
         columns[name] = [
-            {"group": group, **_figures(members[group], resampler)}
+            {"group": group, **_figures(members[group], cut, resampler)}
             for group in bins
             if members[group]
         ]
     return {"small": SMALL, "columns": columns, "left_out": groups.left_out}
 
 
-def _figures(rows: list[ScoreRow], resampler: Resampler) -> dict[str, Any]:
+def _figures(rows: list[ScoreRow], cut: Cut, resampler: Resampler) -> dict[str, Any]:
     items = Items.of_rows(rows)
-    samples = resampler.scores(items)
-    called = np.array([row.prediction == "abnormal" for row in rows], dtype=np.bool_)
-    ill, clusters = items.abnormal, items.resampled
-    decided: dict[str, Sample] = {
-        "fpr": resampler.ratio(called & ~ill, ~ill, clusters, "no normal image"),
-        "tpr": resampler.ratio(called & ill, ill, clusters, "no abnormal image"),
-    }
-    abnormal = int(ill.sum())
+    samples = {**resampler.scores(items), **decided_items(items, cut, resampler)}
+    abnormal = int(items.abnormal.sum())
     counts = {
         "images": len(rows),
         "normal": len(rows) - abnormal,
@@ -110,9 +108,7 @@ def _figures(rows: list[ScoreRow], resampler: Resampler) -> dict[str, Any]:
     return {
         **counts,
         "small": min(counts["normal"], counts["abnormal"], counts["patients"]) < SMALL,
-        "auroc": figure(samples["auroc"])[0],
-        "average_precision": figure(samples["average_precision"])[0],
-        **{name: figure(sample)[0] for name, sample in decided.items()},
+        **{name: figure(samples[name])[0] for name in _FIGURES},
     }
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from medad_fast.artifacts.predictions import Predictions
-from medad_fast.evaluation.figures import Figure, Sample, figure, undefined
-from medad_fast.evaluation.metrics import Metrics
+from medad_fast.evaluation.metrics import Figure, Metrics, Sample, figure, undefined
 from medad_fast.evaluation.ranking import oracle_dice
 from medad_fast.evaluation.slices import MAP_PERCENTILE, SliceData
 from medad_fast.evaluation.subgroups import subgroups
@@ -49,7 +48,9 @@ def summary(predictions: Predictions, metrics: Metrics) -> dict[str, Any]:
         "threshold": _thresholds(predictions, metrics, writer),
         "maps": _maps(predictions.about["thresholds"], metrics.slices),
         "oracle": _oracle(metrics, writer),
-        "subgroups": subgroups(predictions.rows, predictions.groups, metrics.resampler),
+        "subgroups": subgroups(
+            predictions.rows, predictions.groups, metrics.cuts["image"], metrics.resampler
+        ),
         "aggregate": settings["aggregate"],
         "bootstrap": {**settings["bootstrap"], "dropped": writer.dropped},
     }

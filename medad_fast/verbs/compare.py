@@ -7,8 +7,8 @@ from typing import Any
 
 from medad_fast.artifacts.predictions import Predictions
 from medad_fast.evaluation.comparison import comparison
-from medad_fast.evaluation.figures import Resampler
 from medad_fast.evaluation.levels import Aggregation
+from medad_fast.evaluation.metrics import Resampler
 
 __all__ = ["compare"]
 

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from medad_fast.artifacts.predictions import Predictions
-from medad_fast.evaluation.decisions import level_tables
-from medad_fast.evaluation.figures import Resampler
-from medad_fast.evaluation.levels import Aggregation
-from medad_fast.evaluation.metrics import metrics_of
+from medad_fast.evaluation.levels import Aggregation, level_tables
+from medad_fast.evaluation.metrics import Resampler, metrics_of
 from medad_fast.evaluation.summary import summary
 
 __all__ = ["evaluate"]

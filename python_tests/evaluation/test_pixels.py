@@ -12,16 +12,15 @@ from medad_fast.evaluation.pixels import (
     aupro,
     falling_keys,
     falling_scores,
+    float32_up_to,
 )
 from medad_fast.evaluation.ranking import (
     auroc,
     average_precision,
-    confusion_at,
-    dice_at,
     fpr_at_tpr95,
     oracle_dice,
-    rank,
 )
+from medad_fast.evaluation.slices import decisions
 from python_tests.evaluation import exact
 
 
@@ -44,6 +43,12 @@ def sort_slices(maps: list[np.ndarray], masks: list[np.ndarray]) -> SortedPixels
     return collector.sort()
 
 
+def decided(maps: list[np.ndarray], masks: list[np.ndarray], threshold: float) -> np.ndarray:
+    """True-positive, false-positive and false-negative pixels of all slices."""
+    cut = float32_up_to(threshold)
+    return np.sum([decisions(*each, cut) for each in zip(maps, masks, strict=True)], axis=0)
+
+
 @pytest.mark.parametrize("part", range(20))
 def test_pixel_metrics_equal_their_definitions_in_rational_numbers(part: int) -> None:
     """1,000 random cases in all."""
@@ -54,13 +59,15 @@ def test_pixel_metrics_equal_their_definitions_in_rational_numbers(part: int) ->
         scores = np.concatenate([one.ravel() for one in maps]).tolist()
         truth = np.concatenate([one.ravel() for one in masks]).tolist()
         threshold = float(np.random.default_rng(seed).choice(scores))
+        hits, alarms, missed = decided(maps, masks, threshold)
+        dice = 2 * hits / (2 * hits + alarms + missed)
+        assert dice == pytest.approx(float(exact.dice_above(scores, truth, threshold)), abs=1e-12)
         for ours, expected in (
             (auroc(ranking), exact.auroc(scores, truth)),
             (average_precision(ranking), exact.average_precision(scores, truth)),
             (fpr_at_tpr95(ranking), exact.fpr_at_tpr95(scores, truth)),
             (oracle_dice(ranking)[0], exact.best_dice(scores, truth)),
             (aupro(ranking), exact.aupro(maps, masks)),
-            (dice_at(pixels.confusion_at(threshold)), exact.dice_above(scores, truth, threshold)),
         ):
             assert ours.value == pytest.approx(float(expected), abs=1e-12, rel=0)
         assert pixels.pixels == len(scores)
@@ -69,12 +76,16 @@ def test_pixel_metrics_equal_their_definitions_in_rational_numbers(part: int) ->
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_fixed_threshold_splits_pixels_as_the_full_table_does(seed: int) -> None:
+def test_a_fixed_threshold_splits_pixels_as_in_double_precision(seed: int) -> None:
     maps, masks = random_slices(seed)
-    table = rank(np.concatenate([m.ravel() for m in maps]), np.concatenate(masks).ravel())
-    pixels = sort_slices(maps, masks)
-    for threshold in (*table.scores.tolist(), -1e300, 1e300, 0.1, -0.1, 1 / 3, float("-inf")):
-        assert pixels.confusion_at(threshold) == confusion_at(table, threshold)
+    scores, truth = np.stack(maps).astype(np.float64), np.stack(masks)
+    odd = (-1e300, 1e300, 0.1, -0.1, 1 / 3, float("-inf"), float("inf"))
+    for threshold in (*np.unique(scores).tolist(), *odd):
+        called = scores > threshold
+        counts = [(called & truth).sum(), (called & ~truth).sum(), (~called & truth).sum()]
+        assert decided(maps, masks, threshold).tolist() == counts
+    alone = decisions(maps[0], None, float32_up_to(0.1))
+    assert alone == (0, int((maps[0].astype(np.float64) > 0.1).sum()), 0)
 
 
 def test_a_perfect_map_has_aupro_one_and_its_opposite_zero() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from medad_fast.errors import InputError
+from medad_fast.evaluation.levels import Cut, Items
+from medad_fast.evaluation.metrics import Resampler, decided_items
 from medad_fast.evaluation.ranking import (
+    Metric,
     auroc,
     average_precision,
-    confusion_at,
-    dice_at,
     fpr_at_tpr95,
     oracle_dice,
     rank,
@@ -33,6 +36,16 @@ def tied_scores(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return scores, abnormal
 
 
+def decided(
+    scores: Sequence[float] | np.ndarray, abnormal: Sequence[bool] | np.ndarray, threshold: float
+) -> dict[str, Metric]:
+    """What the decision "abnormal above the threshold" does, each item a patient of its own."""
+    alone = np.arange(len(scores))
+    items = Items(np.asarray(scores), np.asarray(abnormal), alone, alone)
+    found = decided_items(items, Cut(threshold), Resampler(1, 0))
+    return {name: sample.metric for name, sample in found.items()}
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 def test_metrics_equal_their_definitions_in_rational_numbers(part: int) -> None:
     for seed in range(CASES * part, CASES * (part + 1)):
@@ -44,7 +57,7 @@ def test_metrics_equal_their_definitions_in_rational_numbers(part: int) -> None:
             (average_precision(ranking), exact.average_precision(*pair)),
             (fpr_at_tpr95(ranking), exact.fpr_at_tpr95(*pair)),
             (oracle_dice(ranking)[0], exact.best_dice(*pair)),
-            (dice_at(confusion_at(ranking, threshold)), exact.dice_above(*pair, threshold)),
+            (decided(*pair, threshold)["dice"], exact.dice_above(*pair, threshold)),
         ):
             assert ours.value == pytest.approx(float(truth), abs=1e-12, rel=0)
 
@@ -79,7 +92,7 @@ def test_metrics_equal_scikit_learn_where_it_defines_them(part: int) -> None:
             "average_precision": average_precision(ranking),
             "fpr_at_tpr95": fpr_at_tpr95(ranking),
             "best_dice": oracle_dice(ranking)[0],
-            "dice_above_0": dice_at(confusion_at(ranking, 0.0)),
+            "dice_above_0": decided(scores, abnormal, 0.0)["dice"],
         }
         for name, value in sklearn_values(scores, abnormal).items():
             assert ours[name].value == pytest.approx(value, abs=1e-12), name
@@ -131,18 +144,16 @@ def test_one_class_gives_a_reason_and_no_number(abnormal: list[bool], missing: s
 def test_dice_needs_something_to_find() -> None:
     ranking = rank([1.0, 2.0], [False, False])
     assert oracle_dice(ranking)[0].value is None
-    assert dice_at(confusion_at(ranking, 1.5)).value is None
+    assert decided([1.0, 2.0], [False, False], 1.5)["dice"].value is None
 
 
 def test_threshold_itself_is_not_above_the_threshold() -> None:
-    counts = confusion_at(rank([3.0, 2.0, 2.0, 1.0], [True, True, False, False]), 2.0)
-    assert counts == {
-        "true_positive": 1,
-        "false_positive": 0,
-        "false_negative": 1,
-        "true_negative": 2,
+    found = decided([3.0, 2.0, 2.0, 1.0], [True, True, False, False], 2.0)
+    assert {name: metric.value for name, metric in found.items()} == {
+        "fpr": 0.0,
+        "tpr": 0.5,
+        "dice": pytest.approx(2 / 3),
     }
-    assert dice_at(counts).value == pytest.approx(2 / 3)
 
 
 def test_oracle_threshold_reaches_the_oracle_dice() -> None:
@@ -150,8 +161,8 @@ def test_oracle_threshold_reaches_the_oracle_dice() -> None:
     ranking = rank(scores, abnormal)
     best, threshold = oracle_dice(ranking)
     assert threshold in scores
-    counts = confusion_at(ranking, float(np.nextafter(threshold, -np.inf)))
-    assert dice_at(counts).value == pytest.approx(best.value)
+    found = decided(scores, abnormal, float(np.nextafter(threshold, -np.inf)))
+    assert found["dice"].value == pytest.approx(best.value)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from medad_fast.artifacts.predictions import Groups
 from medad_fast.artifacts.scores import ScoreRow, read_scores, score_cells, score_columns
 from medad_fast.data.dataset import Label
 from medad_fast.errors import InputError
-from medad_fast.evaluation.figures import Resampler
+from medad_fast.evaluation.levels import Cut
+from medad_fast.evaluation.metrics import Resampler
 from medad_fast.evaluation.subgroups import SMALL, groups_of, subgroups
 from medad_fast.files import write_table
 from python_tests.artifacts.score_rows import score_row
@@ -38,7 +39,7 @@ def tables(rows: list[ScoreRow], **columns: list[str]) -> dict[str, Any]:
         for place, row in enumerate(rows)
     }
     groups = groups_of(told, dict.fromkeys(told, 1), len({row.patient for row in rows}))
-    return subgroups(rows, groups, Resampler(20, 0))
+    return subgroups(rows, groups, Cut(0.5), Resampler(20, 0))
 
 
 BOTH = ["normal", "abnormal"] * 15

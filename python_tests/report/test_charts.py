@@ -11,8 +11,8 @@ import pytest
 
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.evaluation.bootstrap import draw_clusters
-from medad_fast.evaluation.figures import Resampler
 from medad_fast.evaluation.levels import Items
+from medad_fast.evaluation.metrics import Resampler
 from medad_fast.evaluation.ranking import average_precision
 from medad_fast.report.charts import PERCENT, bands, curves, histogram, ticks
 from python_tests.artifacts.score_rows import score_row
