@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
@@ -201,57 +201,47 @@ def check_format_version(
 
 
 class TableWriter:
-    """Rows of a CSV file that is not there until it is complete.
+    """Rows of a CSV file that is under way; :func:`write_table` makes it."""
 
-    Rows go to ``<name>.partial.csv`` and are flushed by :meth:`write`, so that what is done can be
-    read while the rest is under way and after a stop. A partial file without rows is removed.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._path = path
-        self._partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        # File names that are not UTF-8 come back as they were.
-        self._file = self._partial.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-        self._rows = csv.writer(self._file, lineterminator="\n")
+    def __init__(self, file: IO[str], columns: Sequence[str]) -> None:
+        self._file = file
+        self._rows = csv.writer(file, lineterminator="\n")
         self._rows.writerow(columns)
-        self._empty = True
+        self.empty = True
 
     def write(self, rows: Iterable[Sequence[object]]) -> None:
-        """Add rows; floats are written with all their digits, NaN as nothing."""
+        """Add rows and flush them; floats are written with all their digits, NaN as nothing."""
         for row in rows:
-            self._empty = False
+            self.empty = False
             self._rows.writerow([_cell(value) for value in row])
         self._file.flush()
-
-    def close(self, *, complete: bool) -> None:
-        """Close the file and, if it is ``complete``, give it its name."""
-        if complete:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if complete:
-            self._partial.replace(self._path)
-        elif self._empty:
-            self._partial.unlink()
 
 
 @contextmanager
 def write_table(path: Path, columns: Sequence[str]) -> Iterator[TableWriter]:
-    """A :class:`TableWriter` whose file gets its name if the block ends without an error.
+    """Write a CSV file that gets its name if the block ends without an error.
+
+    Until then its rows stand in ``<name>.partial.csv``, so that what is done can be read while the
+    rest is under way and after a stop. A partial file without rows is removed.
 
     Raises:
         DeviceError: the disk is full or not writable.
     """
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    table = None
     try:
-        table = TableWriter(path, columns)
-        complete = False
-        try:
+        # File names that are not UTF-8 come back as they were.
+        with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = TableWriter(file, columns)
             yield table
-            complete = True
-        finally:
-            table.close(complete=complete)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
     except OSError as error:
         raise DeviceError(f"could not write {path}: {error.strerror or error}") from error
+    finally:
+        if table is not None and table.empty:
+            partial.unlink(missing_ok=True)
 
 
 def read_table(path: Path) -> list[list[str]]:

@@ -48,16 +48,8 @@ __all__ = ["FORMAT_VERSION", "SOURCE_COLUMNS", "Groups", "Predictions", "Predict
 FORMAT_VERSION = 3
 
 SOURCE_COLUMNS = (
-    "path",
-    "reader",
-    "modality",
-    "bits_stored",
-    "rescaled",
-    "inverted",
-    "window_low",
-    "window_high",
-    "rotated",
-    "spacing_mm",
+    *("path", "reader", "modality", "bits_stored", "rescaled", "inverted"),
+    *("window_low", "window_high", "rotated", "spacing_mm"),
 )
 """Of ``sources.csv``: how the numbers of each scored file were obtained."""
 
@@ -226,14 +218,12 @@ class Predictions:
         file = self.folder / "groups.json"
         found = read_json(file)
         try:
-            return Groups(
-                {
-                    str(column): {str(group): list(paths) for group, paths in groups.items()}
-                    for column, groups in found["columns"].items()
-                },
-                {str(column): str(reason) for column, reason in found["left_out"].items()},
-            )
-        except (KeyError, TypeError, AttributeError) as error:
+            columns = {
+                column: {group: list(paths) for group, paths in groups.items()}
+                for column, groups in found["columns"].items()
+            }
+            return Groups(columns, dict(found["left_out"]))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{file}: is no table of groups: {error!r}") from error
 
     @cached_property
@@ -286,22 +276,20 @@ class Predictions:
         write_json(self.folder / "metrics.json", metrics)
 
 
+@dataclass(frozen=True)
 class PredictionsWriter:
     """Fills the folder of a prediction that is under way; :meth:`Predictions.write` makes it."""
 
-    def __init__(
-        self,
-        folder: Path,
-        scores: TableWriter,
-        baselines: TableWriter,
-        sources: TableWriter,
-        errors: IO[str],
-    ) -> None:
-        self.folder = folder
-        names = ("files", "failed_files", "images", "empty_files", "skipped_slices")
-        self.counts = dict.fromkeys(names, 0)
-        self._tables = scores, baselines, sources
-        self._errors = errors
+    folder: Path
+    scores: TableWriter
+    baselines: TableWriter
+    sources: TableWriter
+    errors: IO[str]
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("files", "failed_files", "images", "empty_files", "skipped_slices"), 0
+        )
+    )
 
     def save_map(self, name: str, maps: NDArray[np.float32], image: Image) -> str:
         """Write the map ``(S, H, W)`` of a file; returns its path relative to the folder.
@@ -333,11 +321,10 @@ class PredictionsWriter:
             baselines: the trivial scores of each.
             skipped: how many slices were left out for want of foreground.
         """
-        scores, trivial, sources = self._tables
         if rows:
-            scores.write(score_cells(row) for row in rows)
-            trivial.write(baselines)
-            sources.write([_source_cells(rows[0].path, image)])
+            self.scores.write(score_cells(row) for row in rows)
+            self.baselines.write(baselines)
+            self.sources.write([_source_cells(rows[0].path, image)])
         self.counts["files"] += 1
         self.counts["images"] += len(rows)
         self.counts["empty_files"] += not rows
@@ -346,8 +333,8 @@ class PredictionsWriter:
     def add_failure(self, name: str, error: Exception, reason: str) -> None:
         """Note that a file could not be used."""
         line = {"file": name, "class": type(error).__name__, "reason": reason}
-        self._errors.write(json.dumps(line) + "\n")
-        self._errors.flush()
+        self.errors.write(json.dumps(line) + "\n")
+        self.errors.flush()
         self.counts["files"] += 1
         self.counts["failed_files"] += 1
 
@@ -397,16 +384,10 @@ def mask_beside(map_name: str) -> str:
 def _source_cells(path: str, image: Image) -> tuple[object, ...]:
     """A file's values in the order of :data:`SOURCE_COLUMNS`."""
     told = image.provenance
-    low, high = told.window or (math.nan, math.nan)
-    flags = (("no", "yes")[flag] for flag in (told.rescaled, told.inverted))
-    return (
-        path,
-        told.reader,
-        image.modality,
-        told.bits_stored,
-        *flags,
-        float(low),
-        float(high),
-        ("no", "yes")[told.rotated],
-        " ".join(f"{each:g}" for each in image.spacing_mm or ()),
+    window = [float(edge) for edge in told.window or (math.nan, math.nan)]
+    rescaled, inverted, rotated = (
+        ("no", "yes")[flag] for flag in (told.rescaled, told.inverted, told.rotated)
     )
+    spacing = " ".join(f"{each:g}" for each in image.spacing_mm or ())
+    how = (told.reader, image.modality, told.bits_stored, rescaled, inverted)
+    return (path, *how, *window, rotated, spacing)

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
-__all__ = ["own_version", "versions"]
+import numpy as np
+import torch
 
+import medad_fast
 
-def own_version() -> str:
-    """Of the installed medad-fast."""
-    try:
-        return metadata.version("medad-fast")
-    except metadata.PackageNotFoundError:
-        return "0+uninstalled"
+__all__ = ["versions"]
 
 
 def versions() -> dict[str, str]:
     """Of medad-fast, torch, numpy and Python."""
-    import numpy as np
-    import torch
-
     return {
-        "medad_fast": own_version(),
+        "medad_fast": medad_fast.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

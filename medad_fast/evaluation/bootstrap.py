@@ -8,6 +8,7 @@ the score; their interval, never their value, carries that rounding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "paired_p_value",
     "pixel_replicates",
     "ratio_replicates",
+    "resampled_counts",
     "score_replicates",
 ]
 
@@ -106,22 +108,36 @@ def score_replicates(
     Returns:
         ``auroc``, ``average_precision``, ``fpr_at_tpr95`` and ``best_dice``, each ``(resamples)``.
     """
+    result = {name: np.full(len(draws), np.nan) for name in _OF_COUNTS}
+    for part, normal, ill in resampled_counts(scores, abnormal, cluster, draws):
+        for name, of_counts in _OF_COUNTS.items():
+            result[name][part] = of_counts(normal, ill)
+    return result
+
+
+def resampled_counts(
+    scores: ArrayLike, abnormal: ArrayLike, cluster: ArrayLike, draws: NDArray[np.int64]
+) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
+    """Counts of normal and abnormal items at each distinct score, from the largest down.
+
+    Args:
+        scores: as for :func:`score_replicates`, like the others.
+
+    Yields:
+        Places of some resamples, and both counts ``(len, G)`` in them.
+    """
     values, truth = checked_scores(scores, abnormal)
     owner = np.asarray(cluster, dtype=np.int64)
     if owner.shape != values.shape:
         raise InputError(f"cluster must have one number for each of {len(values)} scores")
     order = np.argsort(-values, kind="stable")
-    starts, ordered_truth, ordered_owner = tie_starts(values[order]), truth[order], owner[order]
-    result = {name: np.full(len(draws), np.nan) for name in _OF_COUNTS}
+    starts, truth, owner = tie_starts(values[order]), truth[order], owner[order]
     rows = max(1, _CELLS_AT_ONCE // max(1, len(values)))
     for first in range(0, len(draws) if len(values) else 0, rows):
         part = slice(first, first + rows)
-        weights = draws[part][:, ordered_owner]
-        abnormal_counts = np.add.reduceat(weights * ordered_truth, starts, axis=1)
-        normal_counts = np.add.reduceat(weights, starts, axis=1) - abnormal_counts
-        for name, of_counts in _OF_COUNTS.items():
-            result[name][part] = of_counts(normal_counts, abnormal_counts)
-    return result
+        weights = draws[part][:, owner]
+        ill = np.add.reduceat(weights * truth, starts, axis=1)
+        yield part, np.add.reduceat(weights, starts, axis=1) - ill, ill
 
 
 def ratio_replicates(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medad_fast.artifacts.scores import ScoreRow
-from medad_fast.evaluation.bootstrap import draw_clusters
+from medad_fast.evaluation.bootstrap import draw_clusters, resampled_counts
 from medad_fast.evaluation.levels import Items
 
 __all__ = ["GRID", "SIDE", "Bands", "Curve", "Histogram", "bands", "curves", "histogram", "ticks"]
@@ -21,7 +21,6 @@ PERCENT = np.arange(101)
 GRID = PERCENT / 100
 """Where a band is computed: false-positive rates, or recalls."""
 BARS = 48
-_CELLS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -113,15 +112,9 @@ def bands(items: Items, *, resamples: int, seed: int) -> Bands:
     """
     clusters = items.resampled
     draws = draw_clusters(int(clusters.max()) + 1, resamples, seed)
-    order = np.argsort(-items.scores, kind="stable")
-    truth, owner = items.abnormal[order], clusters[order]
-    starts = np.flatnonzero(np.diff(items.scores[order], prepend=np.inf))
     roc, precision_recall = list[NDArray[Any]](), list[NDArray[Any]]()
-    step = max(1, _CELLS_AT_ONCE // len(order))
-    for first in range(0, resamples, step):
-        weights = draws[first : first + step][:, owner]
-        hits = np.cumsum(np.add.reduceat(weights * truth, starts, axis=1), axis=1)
-        alarms = np.cumsum(np.add.reduceat(weights * ~truth, starts, axis=1), axis=1)
+    for _, normal, ill in resampled_counts(items.scores, items.abnormal, clusters, draws):
+        hits, alarms = np.cumsum(ill, axis=1), np.cumsum(normal, axis=1)
         both = (hits[:, -1] > 0) & (alarms[:, -1] > 0)
         for hit, alarm in zip(hits[both], alarms[both], strict=True):
             # In whole numbers: 7 of 20 is 0.35, never a little less.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.errors import InputError
 from medad_fast.report.choose import Entry, Selection, in_halves, select
 from medad_fast.report.pictures import Picture, draw
@@ -85,9 +84,9 @@ def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
     places = _in_order(chosen, pictures)
     found: dict[str, list[Viewer]] = {}
     gone: dict[str, str] = {}
-    shown, left, weight = set[str](), float(LARGEST_PAGE), _weights(places)
-    for part, entry in places:
-        own = READ_CLOSELY if part.startswith("false") else 1
+    weights = [READ_CLOSELY if part.startswith("false") else 1 for part, _ in places]
+    shown, left, weight = set[str](), float(LARGEST_PAGE), sum(weights)
+    for (part, entry), own in zip(places, weights, strict=True):
         room = left * own / weight
         weight -= own
         try:
@@ -116,10 +115,6 @@ def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
     )
 
 
-def _weights(places: Sequence[tuple[str, Entry]]) -> int:
-    return sum(READ_CLOSELY if part.startswith("false") else 1 for part, _ in places)
-
-
 def _in_order(chosen: Selection, pictures: int) -> list[tuple[str, Entry]]:
     """Errors in turn, then the labels in turn, until there are enough files."""
     reading = {
@@ -139,7 +134,7 @@ def _in_turn(parts: Mapping[str, Sequence[Entry]]) -> Iterator[tuple[str, Entry]
 def _view(methods: Mapping[str, Results], entry: Entry, room: float) -> Viewer:
     """One file, its first slice before all and the others while there is room."""
     panels = [
-        {shown.row.slice: shown for shown in results.shown(_same(results, entry))}
+        {shown.row.slice: shown for shown in results.shown(entry.first.path)}
         for results in methods.values()
     ]
     share = room / len(panels) / min(len(entry.rows), SLICES_AT_ONCE)
@@ -173,10 +168,6 @@ def _draw_all(
         if results.scale is None:
             raise InputError(f"{results.predictions.folder}: its run has no scale for its maps")
         yield draw(one, results.scale, share)
-
-
-def _same(results: Results, entry: Entry) -> list[ScoreRow]:
-    return [row for row in results.predictions.rows if row.path == entry.first.path]
 
 
 def _score(viewer: Viewer) -> tuple[float, str]:

@@ -76,15 +76,16 @@ class Results:
         """Whether a page may tell places on the disk: where identifiers were asked for."""
         return bool(self.predictions.about.get("patient_ids") == "kept")
 
-    def shown(self, rows: Sequence[ScoreRow]) -> list[ShownSlice]:
-        """Image, map and mask of scored slices of one file.
+    def shown(self, path: str) -> list[ShownSlice]:
+        """Image, map and mask of the scored slices of one file.
 
         Raises:
             ImageGone: the image is missing, or not the one that was scored.
             InputError: the map or mask is missing or cannot be read.
         """
+        rows = [row for row in self.predictions.rows if row.path == path]
         maps, masks = self.predictions.volume(rows)
-        image, pixels = self._image(rows[0].path, maps.shape)
+        image, pixels = self._image(path, maps.shape)
         darkest, brightest = np.percentile(pixels, [0.5, 99.5])
         spacing = image.spacing_mm
         if image.geometry is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,31 +69,15 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     Args:
         metrics: what :func:`medad_fast.evaluate` returned.
     """
-    from rich.table import Table
-
     counts = metrics["counts"]
-    table = Table(
-        "",
-        "AUROC",
-        "AP",
-        "AUPRO",
+    table = _table(
+        *("", *TITLES.values()),
         title=f"{counts['images']} images of {counts['patients']} patients "
         f"({counts['abnormal']} abnormal images), 95 % intervals by patient",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
     )
-    reasons = set()
     for level, title in shown_levels(metrics).items():
-        figures = metrics[level]
-        table.add_row(f"[bold]{title}", *(_cell(figures, name) for name in TITLES))
-        reasons |= {figure["reason"] for figure in figures.values() if figure.get("reason")}
-    table.add_row("[dim]Trivial baselines, per image")
-    for name, figures in metrics["baselines"].items():
-        if figures["auroc"]["value"] is not None:
-            cells = (_cell(figures, metric) for metric in TITLES)
-            table.add_row(f"  {titled(name)}", *cells, style="dim")
+        table.add_row(f"[bold]{title}", *(_cell(metrics[level], name) for name in TITLES))
+    _add_baselines(table, metrics)
     rows = published_rows(metrics)
     if rows:
         table.add_row(f"[dim]Published, recipe {metrics['published']['recipe']}")
@@ -101,9 +85,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         table.add_row(
             f"  {entry['of']}", entry["auroc"], entry["average_precision"], "", style="dim"
         )
-    if reasons:
-        table.caption = "- undefined: " + "; ".join(sorted(reasons))
-        table.caption_justify = "left"
+    _explain(
+        table, [figure for level in shown_levels(metrics) for figure in metrics[level].values()]
+    )
     return table
 
 
@@ -144,24 +128,14 @@ def comparison_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     Args:
         metrics: for each method what :func:`medad_fast.evaluate` returned.
     """
-    from rich.table import Table
-
-    table = Table("", "image AUROC", "image AP", "pixel AP", "AUPRO", box=None, pad_edge=False)
+    table = _table("", "image AUROC", "image AP", "pixel AP", "AUPRO")
     for method, found in metrics.items():
         table.add_row(
             f"[bold]{method}",
             *(figure_text(found["image"][name]) for name in ("auroc", "average_precision")),
             *(figure_text(found["pixel"][name]) for name in ("average_precision", "aupro")),
         )
-    table.add_row("[dim]Trivial baselines, per image")
-    for name, figures in next(iter(metrics.values()))["baselines"].items():
-        if figures["auroc"]["value"] is not None:
-            table.add_row(
-                f"  {titled(name)}",
-                figure_text(figures["auroc"]),
-                figure_text(figures["average_precision"]),
-                style="dim",
-            )
+    _add_baselines(table, next(iter(metrics.values())))
     return table
 
 
@@ -196,23 +170,14 @@ def difference_table(found: Mapping[str, Any]) -> Table:
     Args:
         found: what :func:`medad_fast.compare` returned.
     """
-    from rich.table import Table
-
     counts, unit = found["counts"], found["bootstrap"]["unit"]["image"]
-    table = Table(
-        "",
-        *(f"{side.upper()}: {found[side]['method']}" for side in "ab"),
-        "B - A",
-        "95 % interval",
-        "p",
+    sides = (f"{side.upper()}: {found[side]['method']}" for side in "ab")
+    table = _table(
+        *("", *sides, "B - A", "95 % interval", "p"),
         title=f"{counts['images']} images of {counts['patients']} patients, "
         f"paired resamples by {unit}",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
     )
-    reasons = set()
+    told: list[Mapping[str, Any]] = []
     for level, title in shown_levels(found).items():
         table.add_row(f"[bold]{title}")
         rows = {titled(name): figure for name, figure in found[level].items()}
@@ -222,11 +187,32 @@ def difference_table(found: Mapping[str, Any]) -> Table:
         }
         for name, figure in rows.items():
             table.add_row(f"  {name}", *_difference_cells(figure))
-            reasons |= {figure["reason"]} if figure.get("reason") else set()
-    if reasons:
+        told += rows.values()
+    _explain(table, told)
+    return table
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    table.title_style = "bold"
+    return table
+
+
+def _add_baselines(table: Table, metrics: Mapping[str, Any]) -> None:
+    table.add_row("[dim]Trivial baselines, per image")
+    for name, figures in metrics["baselines"].items():
+        if figures["auroc"]["value"] is not None:
+            cells = (figure_text(figures[each]) for each in ("auroc", "average_precision"))
+            table.add_row(f"  {titled(name)}", *cells, style="dim")
+
+
+def _explain(table: Table, figures: Iterable[Mapping[str, Any]]) -> None:
+    """Say below the table why some figures are undefined."""
+    if reasons := {figure["reason"] for figure in figures if figure.get("reason")}:
         table.caption = "- undefined: " + "; ".join(sorted(reasons))
         table.caption_justify = "left"
-    return table
 
 
 def _difference_cells(figure: Mapping[str, Any]) -> list[str]:

@@ -98,18 +98,9 @@ class Pictures:
             f"map {origin.low:.3g} to {origin.high:.3g} (no unit)"
         )
         darkest, brightest = (float(np.percentile(pixels, share)) for share in (0.5, 99.5))
-        return [
-            burn_in(
-                overlay(
-                    each,
-                    anomaly_map,
-                    low=origin.low,
-                    high=origin.high,
-                    darkest=darkest,
-                    brightest=brightest,
-                ),
-                NOT_FOR_DIAGNOSIS,
-                small,
-            )
+        grey = {"darkest": darkest, "brightest": brightest}
+        drawn = (
+            overlay(each, anomaly_map, low=origin.low, high=origin.high, **grey)
             for each, anomaly_map in zip(pixels, maps, strict=True)
-        ]
+        )
+        return [burn_in(each, NOT_FOR_DIAGNOSIS, small) for each in drawn]
