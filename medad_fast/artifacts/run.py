@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,7 @@ from medad_fast.methods.base import Method, Prediction
 from medad_fast.settings import to_fields
 from medad_fast.training.baselines import Baselines
 from medad_fast.training.device import exact_arithmetic
-from medad_fast.training.outliers import Outlier
-from medad_fast.training.outliers import from_json as outliers_from_json
-from medad_fast.training.outliers import to_json as outliers_to_json
+from medad_fast.training.outliers import SHARE, Outlier
 
 __all__ = ["FILES", "FORMAT_VERSION", "Run", "load"]
 
@@ -159,8 +157,9 @@ class Run:
         write_tensors(folder / "baselines.safetensors", self.baselines.state())
         write_json(folder / "thresholds.json", self.thresholds)
         write_json(folder / "splits.json", self.splits)
-        outliers = outliers_to_json(self.training_outliers)
-        write_json(folder / "training_outliers.json", outliers)
+        outliers = [asdict(outlier) for outlier in self.training_outliers]
+        told = {"share": SHARE, "most_anomalous": outliers}
+        write_json(folder / "training_outliers.json", told)
         manifest = {
             "format_version": FORMAT_VERSION,
             "files": {name: _sha256((folder / name).read_bytes()) for name in FILES},
@@ -207,7 +206,10 @@ class Run:
         outliers: tuple[Outlier, ...] = ()
         if "training_outliers.json" in content:
             with _damage(folder / "training_outliers.json"):
-                outliers = outliers_from_json(json.loads(content["training_outliers.json"]))
+                outliers = tuple(
+                    Outlier(str(each["path"]), int(each["slice"]), float(each["anomaly_score"]))
+                    for each in json.loads(content["training_outliers.json"])["most_anomalous"]
+                )
         weights = read_tensors(folder / "model.safetensors", digests["model.safetensors"])
         with _damage(folder / "model.safetensors"):
             method.make_room(weights)

@@ -8,12 +8,13 @@ from typing import TypeVar
 
 from medad_fast.artifacts.scores import ScoreRow
 
-__all__ = ["WORST", "Entry", "Selection", "in_halves", "select"]
+__all__ = ["LABELS", "Entry", "Selection", "in_halves", "select"]
 
 T = TypeVar("T")
 
 WORST = 12
 """Files in each half of the reading list."""
+LABELS = ("abnormal", "normal", "unlabeled")
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,12 @@ class Entry:
 class Selection:
     """What a page would show if it had room for everything."""
 
-    false_positives: list[Entry]
-    """Files with normal slices above the threshold, highest score first."""
-    false_negatives: list[Entry]
-    """Files with abnormal slices not above the threshold, lowest score first."""
-    others: dict[str, list[Entry]]
-    """By label the files that are not in the reading list, the most important first: any beginning
-    of it is spread evenly over the scores."""
-    errors: tuple[int, int]
-    """How many files there are with false positives and with false negatives."""
+    parts: dict[str, list[Entry]]
+    """The reading list: files with normal slices above the threshold, highest score first, and
+    with abnormal slices not above it, lowest score first. Then by label the other files, the most
+    important first: any beginning of it is spread evenly over the scores."""
+    errors: dict[str, int]
+    """How many files with errors there are for each part of the reading list."""
 
 
 def select(rows: Sequence[ScoreRow]) -> Selection:
@@ -50,21 +48,21 @@ def select(rows: Sequence[ScoreRow]) -> Selection:
         files.setdefault(row.path, []).append(row)
     alarms = [row for row in rows if row.label == "normal" and row.prediction == "abnormal"]
     missed = [row for row in rows if row.label == "abnormal" and row.prediction == "normal"]
-    positives = _by_file(sorted(alarms, key=_score, reverse=True), files)
-    negatives = _by_file(sorted(missed, key=_score), files)
-    read = {entry.first.path for entry in (*positives[:WORST], *negatives[:WORST])}
-    others: dict[str, list[Entry]] = {"abnormal": [], "normal": [], "unlabeled": []}
+    errors = {
+        "false_positives": _by_file(sorted(alarms, key=_score, reverse=True), files),
+        "false_negatives": _by_file(sorted(missed, key=_score), files),
+    }
+    reading = {part: entries[:WORST] for part, entries in errors.items()}
+    read = {entry.first.path for entries in reading.values() for entry in entries}
+    others: dict[str, list[Entry]] = {label: [] for label in LABELS}
     for path, found in files.items():
         if path not in read:
             others[_label(found)].append(Entry(tuple(found), _shown_first(found)))
+    for label, entries in others.items():
+        ordered = sorted(entries, key=lambda entry: _score(entry.first), reverse=True)
+        others[label] = in_halves(ordered)
     return Selection(
-        false_positives=positives[:WORST],
-        false_negatives=negatives[:WORST],
-        others={
-            label: in_halves(sorted(entries, key=lambda entry: _score(entry.first), reverse=True))
-            for label, entries in others.items()
-        },
-        errors=(len(positives), len(negatives)),
+        {**reading, **others}, {part: len(entries) for part, entries in errors.items()}
     )
 
 
@@ -93,7 +91,7 @@ def _by_file(ordered: Iterable[ScoreRow], files: dict[str, list[ScoreRow]]) -> l
 def _label(rows: Sequence[ScoreRow]) -> str:
     """A file is abnormal where one of its slices is."""
     labels = {row.label for row in rows}
-    return next(label for label in ("abnormal", "normal", "unlabeled") if label in labels)
+    return next(label for label in LABELS if label in labels)
 
 
 def _shown_first(rows: Sequence[ScoreRow]) -> ScoreRow:

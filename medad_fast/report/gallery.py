@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medad_fast.errors import InputError
-from medad_fast.report.choose import Entry, Selection, in_halves, select
+from medad_fast.report.choose import LABELS, Entry, Selection, in_halves, select
 from medad_fast.report.pictures import Picture, draw
 from medad_fast.report.shown import ImageGone, Results, ShownSlice
 
@@ -44,12 +44,11 @@ class Viewer:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All viewers of a page, by their part of it."""
+    """All viewers of a page."""
 
-    false_positives: list[Viewer]
-    false_negatives: list[Viewer]
-    others: dict[str, list[Viewer]]
-    errors: tuple[int, int]
+    parts: dict[str, list[Viewer]]
+    """As in the :class:`Selection`; the files of each label with falling score."""
+    errors: dict[str, int]
     """How many files there are with false positives and with false negatives."""
     files: int
     """How many scored files there are."""
@@ -63,7 +62,7 @@ class Gallery:
     @property
     def empty(self) -> bool:
         """Whether no image could be shown."""
-        return not (self.false_positives or self.false_negatives or any(self.others.values()))
+        return not any(self.parts.values())
 
 
 def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
@@ -82,9 +81,9 @@ def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
     rows = first.predictions.rows
     chosen = select(rows)
     places = _in_order(chosen, pictures)
-    found: dict[str, list[Viewer]] = {}
+    found: dict[str, list[Viewer]] = {part: [] for part in chosen.parts}
     gone: dict[str, str] = {}
-    weights = [READ_CLOSELY if part.startswith("false") else 1 for part, _ in places]
+    weights = [1 if part in LABELS else READ_CLOSELY for part, _ in places]
     shown, left, weight = set[str](), float(LARGEST_PAGE), sum(weights)
     for (part, entry), own in zip(places, weights, strict=True):
         room = left * own / weight
@@ -99,14 +98,12 @@ def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
             continue
         left -= size
         shown.add(entry.first.path)
-        found.setdefault(part, []).append(viewer)
+        found[part].append(viewer)
+    for label in LABELS:
+        found[label].sort(key=_score, reverse=True)
     files = len({row.path for row in rows})
     return Gallery(
-        false_positives=found.get("false_positives", []),
-        false_negatives=found.get("false_negatives", []),
-        others={
-            label: sorted(found.get(label, []), key=_score, reverse=True) for label in chosen.others
-        },
+        parts=found,
         errors=chosen.errors,
         files=files,
         left_out=files - len(shown) - len(gone),
@@ -117,11 +114,9 @@ def draw_gallery(methods: Mapping[str, Results], pictures: int) -> Gallery:
 
 def _in_order(chosen: Selection, pictures: int) -> list[tuple[str, Entry]]:
     """Errors in turn, then the labels in turn, until there are enough files."""
-    reading = {
-        "false_positives": chosen.false_positives,
-        "false_negatives": chosen.false_negatives,
-    }
-    return [*_in_turn(reading), *_in_turn(chosen.others)][:pictures]
+    others = {label: chosen.parts[label] for label in LABELS}
+    reading = {part: entries for part, entries in chosen.parts.items() if part not in others}
+    return [*_in_turn(reading), *_in_turn(others)][:pictures]
 
 
 def _in_turn(parts: Mapping[str, Sequence[Entry]]) -> Iterator[tuple[str, Entry]]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["SHARE", "Outlier", "from_json", "most_anomalous", "to_json"]
+__all__ = ["SHARE", "Outlier", "most_anomalous"]
 
 SHARE = 0.01
 """Of the training images; at least one is told."""
@@ -55,21 +54,4 @@ def most_anomalous(
     return tuple(
         Outlier(paths[place], slices[place], values[place])
         for place in order[: math.ceil(SHARE * len(values))]
-    )
-
-
-def to_json(outliers: Sequence[Outlier]) -> dict[str, Any]:
-    """What a run's folder keeps."""
-    return {"share": SHARE, "most_anomalous": [asdict(outlier) for outlier in outliers]}
-
-
-def from_json(content: dict[str, Any]) -> tuple[Outlier, ...]:
-    """The inverse of :func:`to_json`.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is not that.
-    """
-    return tuple(
-        Outlier(str(each["path"]), int(each["slice"]), float(each["anomaly_score"]))
-        for each in content["most_anomalous"]
     )

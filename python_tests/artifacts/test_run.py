@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -21,6 +22,7 @@ from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import CheckpointError, DeviceError, InputError
 from medad_fast.methods import list_methods
 from medad_fast.training.baselines import Baselines
+from medad_fast.training.outliers import Outlier
 from medad_fast.training.thresholds import choose
 from python_tests.methods.small import discs, small
 
@@ -146,6 +148,14 @@ def test_what_is_no_format_version_is_refused(folder, version):
         CheckpointError, match=r"manifest\.json is damaged: .* is no format version"
     ):
         load(folder)
+
+
+def test_outliers_come_back_equal_whatever_their_names(saved, tmp_path):
+    outliers = (Outlier("a/\udcff\n.png", 3, 0.1 + 0.2), Outlier("b", 0, -1.5))
+    shutil.copy(saved / "log.jsonl", tmp_path)
+    dataclasses.replace(load(saved), path=tmp_path, training_outliers=outliers).save()
+    (tmp_path / "training_outliers.json").read_bytes().decode("ascii")
+    assert load(tmp_path).training_outliers == outliers
 
 
 @pytest.mark.parametrize("without", [(), ("training_outliers.json",)])
