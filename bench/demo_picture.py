@@ -10,7 +10,6 @@ spaced by its size, then normal slices of as many normal subjects. Maps have one
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from medad_fast.artifacts.overlay import grey_levels, overlay
+from medad_fast.artifacts.predictions import Predictions
 from medad_fast.data import read
 
 ABNORMAL, NORMAL = 5, 3
@@ -58,10 +58,8 @@ def main() -> None:
     parser.add_argument("demo", type=Path, help="folder that `medad demo` wrote")
     parser.add_argument("out", type=Path, help="PNG file")
     options = parser.parse_args()
-    about = json.loads(
-        (options.demo / "results" / "patchcl-ae" / "predict.json").read_text(encoding="utf-8")
-    )
-    high = about["thresholds"]["map"]["high"]
+    predictions = Predictions.read(options.demo / "results" / "patchcl-ae")
+    high = predictions.about["thresholds"]["map"]["high"]
     columns = []
     for label, count in (("abnormal", ABNORMAL), ("normal", NORMAL)):
         found = slices(options.demo, label)

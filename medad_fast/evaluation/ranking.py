@@ -134,7 +134,7 @@ def fpr_at_tpr95(ranking: Ranking, item: str = "image") -> Metric:
 def oracle_dice(ranking: Ranking, item: str = "pixel") -> tuple[Metric, float | None]:
     """Best Dice over all thresholds, and the score ("at or above") that reaches it.
 
-    Oracle: the threshold is chosen on the very items that are judged, so that the figure is an
+    Oracle: the threshold is chosen on the very items that are evaluated, so that the figure is an
     upper limit and not a performance. Undefined in a set of one class, as the others are.
     """
     if reason := ranking.one_class(item):

@@ -36,9 +36,9 @@ def report_page(results: Results, gallery: Gallery | None, *, images: bool) -> s
     width, height = HISTOGRAM
     found = content.confusion(rows)
     score = predictions.about["thresholds"]["score"]
-    judged: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if metrics is not None:
-        judged = {
+        figures = {
             "tiles": content.tiles(metrics, found),
             "levels": content.levels(metrics),
             "baselines": content.baselines(metrics),
@@ -67,7 +67,7 @@ def report_page(results: Results, gallery: Gallery | None, *, images: bool) -> s
         gallery=gallery,
         root=results.root if results.names_places else None,
         scales=_scales({predictions.method: results}),
-        judged=judged,
+        figures=figures,
     )
 
 

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import medad_fast
 from medad_fast.artifacts.grids import in_plane
 from medad_fast.artifacts.predictions import Predictions, PredictionsWriter
 from medad_fast.artifacts.scores import ScoreRow
+from medad_fast.artifacts.versions import own_version
 from medad_fast.data import Case, Dataset, Image, Split, load_dataset, read_mask
 from medad_fast.data.leakage import check_unseen, known_pixels, pixel_digests
 from medad_fast.data.patient_names import PatientNames
@@ -132,7 +132,7 @@ def _run(run: str | Path | Run, device: str | torch.device | None) -> Run:
 
 def _origin(run: Run, thresholds: dict[str, Any]) -> MapOrigin:
     scale = thresholds["map"]
-    return MapOrigin(run.name, run.sha256, medad_fast.__version__, scale["low"], scale["high"])
+    return MapOrigin(run.name, run.sha256, own_version(), scale["low"], scale["high"])
 
 
 def _score_all(
