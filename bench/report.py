@@ -36,8 +36,8 @@ made from the records in `bench/results/` by the last of these commands, and by 
 
 ```sh
 pip install -c constraints.txt ".[bench]"
-medad benchmark --json bench/results/               # measures; writes <machine>-<date>.jsonl there
-medad benchmark ssim --json bench/results/          # one op again, in a process of its own
+python -m bench --json bench/results/               # measures; writes <machine>-<date>.jsonl there
+python -m bench ssim --json bench/results/          # one op again, in a process of its own
 python -m bench.report --out docs/benchmarks.md     # this page and its pictures
 ```
 
