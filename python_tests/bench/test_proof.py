@@ -125,6 +125,13 @@ def test_the_command_compares_files(
     assert "Nothing moved." in capsys.readouterr().out
     assert main(["compare", str(a), str(b)]) == 1
     assert "the first 1.0 against 0.5" in capsys.readouterr().out
+    assert main(["compare", str(a), str(b), "--leave-out", "scores/p_value"]) == 0
+    digest["cases"] |= {"nifti/ddad": {}}
+    b.write_text(json.dumps(digest))
+    assert main(["compare", str(a), str(b), "--leave-out", "scores/p_value"]) == 1
+    capsys.readouterr()
+    assert main(["compare", str(b), str(b), "--cases", "png/*"]) == 0
+    assert main(["compare", str(b), str(b), "--cases", "dicom"]) == 1  # nothing to compare
 
 
 def test_numbers_of_a_tree_keep_their_path_and_text_does_not_count() -> None:
