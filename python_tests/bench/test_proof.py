@@ -164,6 +164,25 @@ def test_rows_are_compared_by_image_and_patients_without_their_names(tmp_path: P
     assert found[0]["patients"]["label"] == numbers([0, 1])
 
 
+def test_a_quantity_is_found_where_it_moved_to(tmp_path: Path) -> None:
+    thresholds, outliers = {"score": {"threshold": 0.5}}, [{"path": "a", "anomaly_score": 0.75}]
+    statistics = {"pixel_mean": np.zeros(3), "pixel_sd": np.ones(3)}
+    weights = {"encoder.weight": np.ones(2, np.float32)}
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "thresholds.json").write_text(json.dumps(thresholds))
+    (old / "training_outliers.json").write_text(json.dumps({"most_anomalous": outliers}))
+    save_file(weights, old / "model.safetensors")
+    save_file(statistics, old / "baselines.safetensors")
+    new.mkdir()
+    run = {"thresholds": thresholds, "training_outliers": outliers}
+    (new / "run.json").write_text(json.dumps(run))
+    moved = {f"baselines.{name}": value for name, value in statistics.items()}
+    save_file(weights | moved, new / "model.safetensors")
+    assert run_groups(old) == run_groups(new)
+    assert len(run_groups(old)) == 4
+
+
 def test_a_report_is_its_figures_without_names_and_versions() -> None:
     stream = io.BytesIO()
     Image.fromarray(np.zeros((1, 2), np.uint8)).save(stream, "PNG")
