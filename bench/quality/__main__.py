@@ -32,7 +32,7 @@ from bench.quality.record import (
     over_budget,
     record_path,
 )
-from bench.quality.sets import SETS
+from bench.quality.simulated import SETS
 from bench.quality.tables import outcome_lines, set_table
 from medad_fast.errors import MedadError
 from medad_fast.methods import list_methods

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.quality.plan import Fit, Variant
-from bench.quality.sets import SETS
+from bench.quality.simulated import SETS
 
 
 def fit_of(method="autoencoder", name="oct", seed=0, **options):

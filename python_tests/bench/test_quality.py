@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from bench.quality import __main__ as cli
-from bench.quality import page, plan, sets, tables
+from bench.quality import page, plan, simulated, tables
 from bench.quality.ablations import ABLATIONS, Ablation, Outcome, ablation_fits, outcomes
 from bench.quality.plan import Fit, Variant
 from bench.quality.pooled import Pooled, difference, pool
 from bench.quality.record import core_seconds, load_records, over_budget
-from bench.quality.sets import SETS
+from bench.quality.simulated import SETS
 from python_tests.bench.quality_fits import fit_of
 
 # Figures
@@ -182,7 +182,7 @@ def test_a_set_is_built_once_and_known_by_its_pictures(run):
     folder, *_ = run
     (built,) = (folder / "work" / "data").iterdir()
     record = load_records(folder / "results")[0]
-    assert record["data"] == sets.content_digest(built)
+    assert record["data"] == simulated.content_digest(built)
     counts = {"train": 10, "validation": 3, "test": 6, "unlabeled": 6}
     changed = (built / "simulation.json").stat().st_mtime_ns
     assert SETS["oct"].build(folder / "work" / "data", 0, counts=counts) == built

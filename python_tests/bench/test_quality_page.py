@@ -8,7 +8,7 @@ import pytest
 from bench.quality import page, tables
 from bench.quality.ablations import ABLATIONS, outcomes
 from bench.quality.plan import Fit
-from bench.quality.sets import SETS
+from bench.quality.simulated import SETS
 from python_tests.bench.quality_fits import fit_of
 
 
