@@ -68,9 +68,9 @@ python -m bench.quality.page --out docs/quality.md --readme README.md
   as it is, never turned round.
 - **Records** have a key of the method, the set, the seed, the settings and all code that can change
   a score, C++ included. A change of comments, docstrings, layout or names of files is none. Where
-  the code has changed since, a record is marked *stale* until it is fitted again, or until
-  `python -m bench.quality.rekey` gives it the new key: it does so if a proof (`bench/proof`) found
-  all results of the method equal.
+  the code has changed since, a record is marked *stale* until it is fitted again.
+  `python -m bench.quality.rekey` gives it the new key at once if a proof (`bench/proof`) found all
+  results of its method equal.
 
 ## Settings
 
@@ -216,7 +216,7 @@ def _counted(records: Sequence[Record], chosen: Sequence[Record]) -> str:
     if stale:
         said += f" {len(stale)} have stale ones: the code has changed since they were fitted."
     if rekeyed := sum("rekeyed" in record for record in chosen if not is_stale(record)):
-        said += f" {rekeyed} records are of code that was proven to give the same results."
+        said += f" {rekeyed} records were made by earlier code that was proven to give the same."
     other = len(records) - len(chosen)
     return said + (f" {other} further records are ablations or of other code." if other else "")
 

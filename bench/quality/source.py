@@ -24,6 +24,7 @@ __all__ = ["ROOT", "Tree"]
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("bench", "medad_fast")
+CPU_SUFFIXES = (".h", ".cpp")
 
 NOT_FOLLOWED = {
     r"dicom\w*": "reads and writes DICOM files; the sets are PNG files",
@@ -92,14 +93,24 @@ class Tree:
     def kernels(self, modules: Iterable[str]) -> list[Path]:
         """The C++ sources that run on a CPU for these modules: their ops', and what ops share.
 
-        An op's folder in ``csrc/ops`` has the name of its module.
+        An op's folder in ``csrc/ops`` has the name of its module. What it includes of the folder of
+        another op brings the whole of that.
         """
-        parts = {part for name in modules for part in name.split(".")}
         csrc = self._root / "csrc"
-        folders = [path for path in csrc.glob("ops/*") if path.is_dir() and path.name in parts]
-        shared = [*csrc.glob("*"), *csrc.glob("core/**/*")] if folders else []
-        files = [*shared, *(path for folder in folders for path in folder.glob("**/*"))]
-        return sorted(path for path in files if path.suffix in (".h", ".cpp"))
+        ops = {path.name for path in csrc.glob("ops/*") if path.is_dir()}
+        waiting = list(ops.intersection(part for name in modules for part in name.split(".")))
+        if not waiting:
+            return []
+        files = {path for place in ("*", "core/**/*", "ops/*") for path in csrc.glob(place)}
+        while waiting:
+            op = waiting.pop()
+            ops.discard(op)
+            for path in (csrc / "ops" / op).glob("**/*"):
+                files.add(path)
+                if path.suffix in CPU_SUFFIXES:
+                    text = path.read_text(encoding="utf-8")
+                    waiting += ops.intersection(re.findall(r'#include "ops/(\w+)/', text))
+        return sorted(path for path in files if path.suffix in CPU_SUFFIXES)
 
     def _flags(self) -> set[str]:
         """The compiler's flags, such as the one that forbids fused multiply-adds."""

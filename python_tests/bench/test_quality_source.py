@@ -145,6 +145,15 @@ def test_a_function_may_be_moved_to_another_module_however_it_is_called(tree):
     assert tree.digest() == tree.before
 
 
+def test_an_op_brings_the_op_that_it_includes(tree):
+    include = '#include "ops/blur/blur.h"\n'
+    tree.write(DISTANCE, include + (tree.root / DISTANCE).read_text())
+    one = tree.digest()
+    assert one != tree.before
+    tree.replace("csrc/ops/blur/cpu.cpp", "x / 2", "x / 3")
+    assert tree.digest() != one
+
+
 def test_the_same_name_from_another_module_is_another_digest(tree):
     both = "medad_fast/data/two.py"
     tree.write(both, "def read_picture(path):\n    return path + 2\n")
