@@ -57,7 +57,8 @@ def python_module(name: str, package: bool, text: str) -> Module:
     defined: dict[str, tuple[int, ...]] = {}
     for node in _kept(tree.body):
         writer = _Writer()
-        writer.text(node)
+        if not writer.text(node):
+            continue
         for each in _bound_by(node, writer):
             defined[each] = (*defined.get(each, ()), len(statements))
         outside = writer.used - writer.bound
@@ -237,7 +238,7 @@ def cpp_declarations(text: str) -> tuple[str, ...]:
     for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
         if token.lstrip().startswith("#"):
             words = token.replace("#", " ", 1).split()
-            if words[0] == "include" or words == ["pragma", "once"]:
+            if words[:1] in ([], ["include"]) or words == ["pragma", "once"]:
                 continue
             alone = not current
             current.append(f"\n#{' '.join(words)}\n")

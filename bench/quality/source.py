@@ -43,7 +43,7 @@ LISTS = (
     "medad_fast.simulate",
     "bench.quality.sets",
 )
-"""Packages that only list what there is: what is imported from one counts, the list does not.
+"""Packages that list what there is: of each counts only what is imported from it by name.
 
 Another method, op or set may join them.
 """
@@ -65,9 +65,9 @@ class Tree:
         """Of everything that these modules do; 12 hexadecimal digits."""
         names = self.reached(entries)
         lines = {line for name in names for line in self._lines(name)}
-        for path in self.kernels(names):
-            lines.update(_cpp(path.read_text(encoding="utf-8")))
-        lines.update(self._flags())
+        if kernels := self.kernels(names):
+            lines.update(*(_cpp(path.read_text(encoding="utf-8")) for path in kernels))
+            lines.update(self._flags())
         total = hashlib.sha256("\n".join(sorted(map(_sha, lines))).encode())
         return total.hexdigest()[:12]
 
@@ -114,8 +114,8 @@ class Tree:
 
     def _flags(self) -> set[str]:
         """The compiler's flags, such as the one that forbids fused multiply-adds."""
-        path = self._root / "CMakeLists.txt"
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        paths = [self._root / "CMakeLists.txt", *self._root.glob("csrc/ops/*/*.cmake")]
+        text = "\n".join(path.read_text(encoding="utf-8") for path in paths)
         return set(re.findall(r"(?<![\w}-])-[A-Za-z][^\s<>()\"]*", re.sub(r"#.*", "", text)))
 
     def _module(self, name: str) -> Module | None:
@@ -170,19 +170,13 @@ class Tree:
         module = self._module(name)
         assert module is not None
         for number, statement in enumerate(module.statements):
-            text = self._text(name, number)
-            used = sorted(
-                f"{each} {origin}"
-                for each in statement.names
-                if (origin := self._origin(name, each)) is not None
-            )
-            used += sorted(
-                f"{attribute} {origin}"
-                for owner, attribute in statement.attributes
-                if (home := self._package_module(name, owner)) is not None
-                and (origin := self._origin(home, attribute)) is not None
-            )
-            yield "\n".join([text, *sorted(used)])
+            used = [(name, each) for each in statement.names]
+            for owner, attribute in statement.attributes:
+                if (home := self._package_module(name, owner)) is not None:
+                    used.append((home, attribute))
+            origins = {each: self._origin(home, each) for home, each in used}
+            known = sorted(f"{each} {origin}" for each, origin in origins.items() if origin)
+            yield "\n".join([self._text(name, number), *known])
 
     def _text(self, name: str, number: int) -> str:
         """A definition, with ``module.name`` written as ``name`` where the module is ours."""

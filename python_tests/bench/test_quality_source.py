@@ -60,6 +60,7 @@ def test_what_is_imported_is_followed_wherever_the_import_stands_and_lists_only_
         (DISTANCE, "T square(T x)", "T square(T& x)"),
         ("csrc/ops/distance/distance.h", "size = 1", "size = 2"),
         ("CMakeLists.txt", "-ffp-contract=off", "-ffast-math"),
+        ("csrc/ops/distance/options.cmake", "-O2", "-Ofast"),
     ],
 )
 def test_what_can_change_a_score_changes_the_digest(tree, name, old, new):
@@ -228,7 +229,7 @@ def digests_of_changes(root, changes):
 def with_another_operator(text):
     """Python code with the first operator that it computes a number with changed, or ``None``."""
     lines = text.splitlines(keepends=True)
-    other = {"+": "-", "-": "+", "*": "/", "/": "*"}
+    other = {"+": "-", "*": "/", "/": "*"}
     tree = ast.parse(text)
     unseen = {
         each
@@ -261,9 +262,9 @@ def test_an_operator_in_an_ops_or_the_shared_cpp_changes_the_digest_and_a_commen
     assert {path.parent.name for path in changes} == {"patch_discrepancy", "core"}
     for path, found in digests_of_changes(copy, changes.items()):
         assert found != before, path
-    comments = [(path, f"// Another word.\n{text}/* end */") for path, text in texts.items()]
-    for path, found in digests_of_changes(copy, comments):
-        assert found == before, path
+    for path, text in texts.items():
+        path.write_text(f"// Another word.\n{text}/* end */")
+    assert digest(copy) == before
 
 
 def test_an_operator_in_a_methods_own_code_changes_the_digest(copy):
