@@ -174,8 +174,8 @@ class Tree:
             for owner, attribute in statement.attributes:
                 if (home := self._package_module(name, owner)) is not None:
                     used.append((home, attribute))
-            origins = {each: self._origin(home, each) for home, each in used}
-            known = sorted(f"{each} {origin}" for each, origin in origins.items() if origin)
+            origins = {(each, self._origin(home, each)) for home, each in used}
+            known = sorted(f"{each} {origin}" for each, origin in origins if origin)
             yield "\n".join([self._text(name, number), *known])
 
     def _text(self, name: str, number: int) -> str:
