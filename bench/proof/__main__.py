@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _parse(words)
     if options.verb == "compare":
         a, b = (json.loads(path.read_text(encoding="utf-8")) for path in (options.a, options.b))
+        for side in (a, b):
+            side["cases"] = {
+                case: groups
+                for case, groups in side["cases"].items()
+                if any(fnmatchcase(case, pattern) for pattern in options.cases)
+            }
         return _compare(a, b, options.leave_out)
     if options.work is not None:
         return _digest(options, options.work)
@@ -119,8 +126,9 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     judge = verbs.add_parser("compare", help="say what differs between two digests")
     judge.add_argument("a", type=Path)
     judge.add_argument("b", type=Path)
+    judge.add_argument("--cases", nargs="+", default=["*"], help="patterns, such as png/ddad")
     judge.add_argument(
-        "--leave-out", nargs="+", default=[], metavar="GROUP/QUANTITY", help="patterns with *"
+        "--leave-out", nargs="+", default=[], metavar="GROUP/QUANTITY", help="patterns"
     )
     return parser.parse_args(words)
 

@@ -125,6 +125,13 @@ def test_the_command_compares_files(
     assert "Nothing moved." in capsys.readouterr().out
     assert main(["compare", str(a), str(b)]) == 1
     assert "the first 1.0 against 0.5" in capsys.readouterr().out
+    assert main(["compare", str(a), str(b), "--leave-out", "scores/p_value"]) == 0
+    digest["cases"] |= {"nifti/ddad": {}}
+    b.write_text(json.dumps(digest))
+    assert main(["compare", str(a), str(b), "--leave-out", "scores/p_value"]) == 1
+    capsys.readouterr()
+    assert main(["compare", str(b), str(b), "--cases", "png/*"]) == 0
+    assert main(["compare", str(b), str(b), "--cases", "dicom"]) == 1  # nothing to compare
 
 
 def test_numbers_of_a_tree_keep_their_path_and_text_does_not_count() -> None:
@@ -155,6 +162,25 @@ def test_rows_are_compared_by_image_and_patients_without_their_names(tmp_path: P
     assert found[0]["scores"]["anomaly_score"] == numbers([0.75, 0.5])
     assert found[0]["trivial baselines"]["mean"] == numbers([1, 2])
     assert found[0]["patients"]["label"] == numbers([0, 1])
+
+
+def test_a_quantity_is_found_where_it_moved_to(tmp_path: Path) -> None:
+    thresholds, outliers = {"score": {"threshold": 0.5}}, [{"path": "a", "anomaly_score": 0.75}]
+    statistics = {"pixel_mean": np.zeros(3), "pixel_sd": np.ones(3)}
+    weights = {"encoder.weight": np.ones(2, np.float32)}
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "thresholds.json").write_text(json.dumps(thresholds))
+    (old / "training_outliers.json").write_text(json.dumps({"most_anomalous": outliers}))
+    save_file(weights, old / "model.safetensors")
+    save_file(statistics, old / "baselines.safetensors")
+    new.mkdir()
+    run = {"thresholds": thresholds, "training_outliers": outliers}
+    (new / "run.json").write_text(json.dumps(run))
+    moved = {f"baselines.{name}": value for name, value in statistics.items()}
+    save_file(weights | moved, new / "model.safetensors")
+    assert run_groups(old) == run_groups(new)
+    assert len(run_groups(old)) == 4
 
 
 def test_a_report_is_its_figures_without_names_and_versions() -> None:
