@@ -45,6 +45,8 @@ from medad_fast.io.atomic import write_text
 
 __all__ = ["main"]
 
+NEEDED = ("scores", "metrics")
+"""Groups of the proof without which it proves nothing of a record."""
 NOT_IN_RECORDS = ("report/*", "overlays/*", "DICOM results/*")
 """What the proof also looks at and no record has a figure from: how scores are shown."""
 
@@ -85,7 +87,7 @@ def _refusal(
         return "no fit has its settings any more"
     if record_path(options.results, fit).exists():
         return f"{fit.stem} is there already"
-    if found := _differences(old, new, fit.method):
+    if found := _differences(old, new, fit.method, options.leave_out):
         return f"the proof found {len(found)} differences, the first: {found[0]}"
     try:
         data = fit.set.build(options.work / "data", fit.seed, fit.variant.share, fit.counts)
@@ -108,7 +110,7 @@ def _same_kinds(record: Record, data: Path) -> bool:
     )
 
 
-def _differences(old: Any, new: Any, method: str) -> list[str]:
+def _differences(old: Any, new: Any, method: str, leave_out: Sequence[str]) -> list[str]:
     """What two digests of the proof do not share of a method, in words."""
     ours, theirs = (
         {
@@ -119,8 +121,9 @@ def _differences(old: Any, new: Any, method: str) -> list[str]:
         }
         for side in (old, new)
     )
-    found = compare(ours, theirs, NOT_IN_RECORDS)
-    return [*found.missing, *found.differing]
+    found = compare(ours, theirs, [*NOT_IN_RECORDS, *leave_out])
+    unseen = [f"no {group} to compare" for group in NEEDED if not found.equal[group]]
+    return [*found.missing, *found.differing, *unseen]
 
 
 def _rename(record: Record, fit: Fit, results: Path) -> None:
@@ -177,6 +180,13 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path(sys.executable),
         help="one whose compiled part of medad_fast fits the revision; by default this one",
+    )
+    parser.add_argument(
+        "--leave-out",
+        nargs="+",
+        default=[],
+        metavar="GROUP/QUANTITY",
+        help="what else is not compared, as in bench.proof; no figure of a record may be among it",
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="for the sets")

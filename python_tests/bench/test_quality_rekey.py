@@ -26,6 +26,7 @@ KINDS = {"fluid": 0.5, "drusen": 1.0}
 CASES = {
     f"{kind}/{method}": {
         "scores": {"anomaly_score": {"values": [0.25, 1.0]}},
+        "metrics": {"image.auroc.value": {"values": [0.75]}},
         "report": {"page: tables": {"values": [3.0]}},
     }
     for kind in ("png", "nifti")
@@ -73,13 +74,13 @@ class Bench:
     def write(self, record):
         (self.results / f"{rekey._stem(record)}.json").write_text(json.dumps(record))
 
-    def run(self, now=CASES, failures=()):
+    def run(self, now=CASES, failures=(), more=()):
         paths = [self.folder / "old.json", self.folder / "new.json"]
         sides = ({"failures": [], "cases": CASES}, {"failures": list(failures), "cases": now})
         for path, side in zip(paths, sides, strict=True):
             path.write_text(json.dumps(side))
         words = [*map(str, paths), "--from", "HEAD", "--results", str(self.results)]
-        return rekey.main([*words, "--work", str(self.folder)])
+        return rekey.main([*words, "--work", str(self.folder), *more])
 
     def names(self):
         return {path.stem for path in self.results.iterdir()}
@@ -116,6 +117,8 @@ def test_a_method_whose_results_moved_keeps_its_old_keys(bench, capsys):
     assert "oct-salad-0-old2: left, the proof found 1 differences, the first: nifti/salad" in said
     assert "2 renamed, 1 left" in said
     assert "oct-salad-0-old2" in bench.names()
+    assert bench.run(now, more=["--leave-out", "scores/anomaly_*"]) == 1
+    assert "the first: no scores to compare" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
