@@ -69,11 +69,11 @@ def main(words: Sequence[str] | None = None) -> int:
         reason = _refusal(record, fit, old, new, options)
         if fit is None or reason is not None:
             left += 1
-            print(f"{stem}: left, {reason}")
+            print(f"{stem}: left, {reason}", flush=True)
             continue
         _rename(record, fit, options.results)
         renamed += 1
-        print(f"{stem}: now {fit.stem}")
+        print(f"{stem}: now {fit.stem}", flush=True)
     older = sum(_stem(record) not in now | before for record in records)
     print(f"{renamed} renamed, {left} left, {older} were stale at {options.revision} already")
     return 1 if left else 0
