@@ -36,7 +36,7 @@ from medad_fast.methods.parts.pasting import (
     paste_scar,
     read_mask,
 )
-from medad_fast.methods.parts.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, foreground
 from medad_fast.nets.projection import ClassificationHead
 from medad_fast.nets.resnet import ResNet18
 from medad_fast.settings import above_zero, at_least, check_common, require, rising
@@ -250,23 +250,17 @@ class AnatPaste(Method):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """The map is the mean over layers of the features' distances; 1 is usual."""
-        c = self.config
         features = self.backbone.stages(images)
         parts = [
             F.interpolate(distance(features[layer]), images.shape[-2:], mode="bilinear")
             for distance, layer in self._layers()
         ]
-        maps = smooth(torch.stack(parts).mean(dim=0), c.map_smoothing)
-        if c.mask_background:
-            maps = maps * foreground(images)
         embeddings = features[-1].mean(dim=(2, 3))
-        if c.image_score == "density":
-            scores = self.density(F.normalize(embeddings.float(), dim=1))
-        elif c.image_score == "classifier":
-            scores = 1 - self.head(embeddings).float().softmax(dim=1)[:, 0]
-        else:
-            scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+        own = {
+            "density": lambda: self.density(F.normalize(embeddings.float(), dim=1)),
+            "classifier": lambda: 1 - self.head(embeddings).float().softmax(dim=1)[:, 0],
+        }
+        return as_prediction(torch.stack(parts).mean(dim=0), images, self.config, own=own)
 
     def make_room(self, tensors: Mapping[str, Tensor]) -> None:
         """The kernel density keeps as many embeddings as there were training images."""

@@ -75,6 +75,26 @@ class MethodConfig(Protocol):
     def channels(self) -> int:
         """1 for grey, 3 for colour."""
 
+    @property
+    def image_score(self) -> str:
+        """How an image gets its score: a rule on its map, or a score of the method's own."""
+
+    @property
+    def top_k(self) -> int:
+        """Pixels that count, for ``image_score`` "topk"."""
+
+    @property
+    def quantile(self) -> float:
+        """Of the map, for ``image_score`` "quantile"."""
+
+    @property
+    def map_smoothing(self) -> int:
+        """Odd side of the mean filter on the map, in pixels; 1 for none."""
+
+    @property
+    def mask_background(self) -> bool:
+        """Whether black pixels of the image score 0."""
+
 
 class Method(nn.Module, ABC):
     """An anomaly detector that learns from normal images."""

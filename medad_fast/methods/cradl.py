@@ -20,7 +20,7 @@ from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update, evaluating
 from medad_fast.methods.parts.mixture import GaussianMixture, choose_mixture
 from medad_fast.methods.parts.optimization import Schedule, adam, schedule
-from medad_fast.methods.parts.scoring import foreground, score_images, smooth
+from medad_fast.methods.parts.score import as_prediction, foreground
 from medad_fast.methods.parts.views import cover_squares, random_view
 from medad_fast.nets.flow import Flow
 from medad_fast.nets.strided import StridedDecoder, StridedEncoder
@@ -232,10 +232,7 @@ class CRADL(Method):
                 maps = smooth_saliency(gradient, body)
             else:
                 maps = (gradient.abs() * body).amax(1, keepdim=True)
-            maps = smooth(maps, c.map_smoothing)
-            if c.image_score != "likelihood":
-                scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+            return as_prediction(maps, None, c, own={"likelihood": lambda: scores})
 
     def _negative_log_likelihood(self, latents: Tensor) -> Tensor:
         """``(B)``; the density is one of latents, so it counts how they were standardised."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.parts.optimization import Schedule, adam, schedule
-from medad_fast.methods.parts.scoring import ImageScore, judge
+from medad_fast.methods.parts.score import ImageScore, as_prediction
 from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder, Reconstruction
 from medad_fast.nets.refinement import RefinementNet, focal_loss
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, ensemble_discrepancy
@@ -227,7 +227,7 @@ class DDAD(Method):
             inter, intra, reconstruction = self.discrepancies(images)
             assert reconstruction is not None
             maps = {"A_inter": inter, "A_intra": intra, "A_rec": reconstruction}[c.score]
-        return judge(maps, images, c)
+        return as_prediction(maps, images, c)
 
     @torch.no_grad()
     def discrepancies(self, images: Tensor) -> EnsembleDiscrepancy:

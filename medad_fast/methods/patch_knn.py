@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage
 from medad_fast.methods.parts.nearest import NearestNormals, Selection
-from medad_fast.methods.parts.scoring import ImageScore, judge, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, smooth
 from medad_fast.nets.resnet import ResNet18
 from medad_fast.settings import at_least, check_common, require, rising
 
@@ -122,7 +122,7 @@ class PatchKNN(Method):
         rows = features.permute(0, 2, 3, 1).flatten(0, 2)
         grid = self.normals(rows).reshape(batch, 1, height, width)
         maps = F.interpolate(grid, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return judge(maps, images, self.config)
+        return as_prediction(maps, images, self.config)
 
     def features(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to ``(B, D, h, w)`` float32 on the grid of the first layer."""

@@ -22,7 +22,7 @@ from medad_fast.methods.parts.adversarial import Adversarial, discriminator_loss
 from medad_fast.methods.parts.normals import NormalMaps
 from medad_fast.methods.parts.optimization import Schedule, adam, schedule
 from medad_fast.methods.parts.pretexts import add_noise
-from medad_fast.methods.parts.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, foreground, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
 from medad_fast.nets.discriminator import Discriminator
 from medad_fast.nets.projection import ProjectionHead, rows_at
@@ -121,7 +121,11 @@ class PatchCLAE(Method):
             Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
         )
         parts = {"patch": len(c.layers), "pixel": 1, "patch+pixel": len(c.layers) + 1}[c.score]
-        self.normals = NormalMaps(parts, c.image_size) if c.normal_margin is not None else None
+        self.normals = (
+            NormalMaps(parts, c.image_size, c.normal_margin, add_up=True)
+            if c.normal_margin is not None
+            else None
+        )
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def stages(self) -> Iterator[Stage]:
@@ -214,19 +218,13 @@ class PatchCLAE(Method):
         """What the maps of the training images are at each place, if that is to be compared."""
         if self.normals is not None:
             self.eval()
-            self.normals.fit(self._maps(images) for images in train_normal)
+            window = self.config.map_smoothing
+            self.normals.fit(smooth(self._maps(images), window) for images in train_normal)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Dense distance of features, summed over layers (Eq. 5 to 7); images are fed clean."""
-        c = self.config
-        maps = self._maps(images)
-        if self.normals is not None and c.normal_margin is not None:
-            maps = (self.normals(maps).sum(1, keepdim=True) - c.normal_margin).clamp(min=0)
-        if c.mask_background:
-            maps = maps * foreground(images)
-        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+        return as_prediction(self._maps(images), images, self.config, normals=self.normals)
 
     def _maps(self, images: Tensor) -> Tensor:
         """The paper's map; with ``normal_margin`` its parts: float32 ``(B, parts, H, W)``."""
@@ -246,7 +244,7 @@ class PatchCLAE(Method):
             parts += [distance] if isinstance(distance, Tensor) else distance
         if c.score != "patch":
             parts.append((images - reconstruction).abs().mean(dim=1, keepdim=True))
-        return smooth(torch.cat([part.float() for part in parts], dim=1), c.map_smoothing)
+        return torch.cat([part.float() for part in parts], dim=1)
 
     def _heads(self) -> Iterator[ProjectionHead]:
         for head in self.heads:

@@ -32,7 +32,7 @@ from medad_fast.methods.parts.latent_centre import LatentCentre, spread_loss, va
 from medad_fast.methods.parts.normals import NormalMaps, NormalTerms
 from medad_fast.methods.parts.optimization import adam, schedule
 from medad_fast.methods.parts.pretexts import corrupt, quarter_turns
-from medad_fast.methods.parts.scoring import foreground, score_images, smooth
+from medad_fast.methods.parts.score import finish_maps, score_images, smooth
 from medad_fast.methods.salad_config import AFTER_WARMUP, TERMS, SALADConfig
 from medad_fast.nets.latent import (
     ImageDiscriminator,
@@ -70,7 +70,9 @@ class SALAD(Method):
             LatentDiscriminator(size) if c.latent_adversarial_weight > 0 else None
         )
         self.centre = LatentCentre(size, c.centre_margin)
-        self.normals = NormalMaps(2, c.image_size) if c.normal_margin is not None else None
+        self.normals = (
+            NormalMaps(2, c.image_size, c.normal_margin) if c.normal_margin is not None else None
+        )
         self.normal_terms = NormalTerms(len(TERMS))
         self.normal_errors = NormalTerms(2)
         self._batch: tuple[Tensor, Tensor, Tensor] | None = None
@@ -149,7 +151,11 @@ class SALAD(Method):
         """
         self.eval()
         if self.normals is not None:
-            self.normals.fit(self._raw_errors(*self._there_and_back(x)[::2]) for x in train_normal)
+            window = self.config.map_smoothing
+            self.normals.fit(
+                smooth(self._raw_errors(images, self._there_and_back(images)[1]), window)
+                for images in train_normal
+            )
         held_out = validation_normal
         if sum(len(images) for images in held_out) < 2:
             held_out = train_normal
@@ -225,10 +231,10 @@ class SALAD(Method):
         drawn = torch.randn_like(latent)
         return F.mse_loss(self.encoder(self.decoder(drawn)).float(), drawn)
 
-    def _there_and_back(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, codes, reconstructions."""
+    def _there_and_back(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and reconstructions."""
         latent = self.encoder(images)
-        return images, latent, self.decoder(latent)
+        return latent, self.decoder(latent)
 
     def _raw_errors(self, images: Tensor, reconstruction: Tensor) -> Tensor:
         """Absolute error and ``1 - SSIM`` of each pixel: float32 ``(B, 2, H, W)``."""
@@ -236,22 +242,14 @@ class SALAD(Method):
             images, reconstruction, data_range=DATA_RANGE, padding="same", reduction="none"
         )
         parts = [(images - reconstruction).abs(), 1 - similar]
-        errors = torch.cat([part.float().mean(dim=1, keepdim=True) for part in parts], dim=1)
-        return smooth(errors, self.config.map_smoothing)
+        return torch.cat([part.float().mean(dim=1, keepdim=True) for part in parts], dim=1)
 
     def _errors_and_terms(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Error maps ``(B, 2, H, W)`` and the terms of the score ``(B, 5)``, not normalised."""
-        c = self.config
-        _, latent, reconstruction = self._there_and_back(images)
+        latent, reconstruction = self._there_and_back(images)
         errors = self._raw_errors(images, reconstruction)
-        if self.normals is not None and c.normal_margin is not None:
-            errors = (self.normals(errors) - c.normal_margin).clamp(min=0)
-        if c.mask_background:
-            errors = errors * foreground(images)
-        terms = [
-            score_images(part, c.image_score, top_k=c.top_k, quantile=c.quantile)
-            for part in (errors[:, :1], errors[:, 1:])
-        ]
+        errors = finish_maps(errors, images, self.config, self.normals)
+        terms = [score_images(part, self.config) for part in (errors[:, :1], errors[:, 1:])]
         terms.append((self.encoder(reconstruction) - latent).square().mean(dim=1))
         terms.append((latent - self.centre()).square().mean(dim=1))
         terms.append(self._rotation_error(images))
@@ -271,7 +269,7 @@ class SALAD(Method):
         return torch.stack(errors).mean(dim=0)
 
     def _warn_of_collapse(self, train_normal: Iterable[Tensor], constant: Tensor) -> None:
-        share = variation_kept(self._there_and_back(images)[::2] for images in train_normal)
+        share = variation_kept((x, self._there_and_back(x)[1]) for x in train_normal)
         if share < LEAST_VARIATION:
             warnings.warn(
                 f"salad has collapsed: its reconstructions vary {share:.1%} as much as the images, "

@@ -30,7 +30,7 @@ def test_a_methods_code_is_followed_to_its_nets_and_ops_and_no_further():
     modules = source.modules_of(["medad_fast.methods.patchcl_ae"])
     assert "medad_fast.nets.discriminator" in modules
     assert "medad_fast.ops.patch_nce_loss" in modules
-    assert "medad_fast.methods.parts.scoring" in modules
+    assert "medad_fast.methods.parts.score" in modules
     assert not [name for name in modules if name.startswith(("medad_fast.data", "medad_fast.cli"))]
     assert "medad_fast.methods" not in modules  # the list of methods: others may join it
     kernels = [path.name for path in source._kernels("medad_fast.ops.patch_nce_loss")]

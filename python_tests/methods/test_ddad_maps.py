@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from medad_fast.methods.parts.scoring import foreground, smooth
+from medad_fast.methods.parts.score import foreground, smooth
 from medad_fast.nets.ensemble import EnsembleAutoencoder
 from python_tests.methods.counting import Counting
 from python_tests.methods.plain_ddad import PlainAutoencoder

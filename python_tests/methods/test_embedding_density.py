@@ -19,7 +19,7 @@ from medad_fast.methods.parts.embedding_density import (
     whitening,
 )
 from medad_fast.methods.parts.feature_distance import FeatureDistance
-from medad_fast.methods.parts.scoring import smooth
+from medad_fast.methods.parts.score import smooth
 
 
 def unit(count, dimensions, seed=0):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods import create
-from medad_fast.methods.parts.scoring import foreground
+from medad_fast.methods.parts.score import foreground
 from medad_fast.nets.projection import rows_at
 from medad_fast.training.loop import train
 from python_tests.methods.small import discs, small

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medad_fast.methods.parts.embedding_density import ledoit_wolf, whitening
-from medad_fast.methods.parts.scoring import smooth
+from medad_fast.methods.parts.score import smooth
 
 __all__ = ["FeatureDistance"]
 
