@@ -15,7 +15,7 @@ Those of the pastes stand in :mod:`medad_fast.methods.parts.pasting`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.parts.embedding_density import KernelDensity, MahalanobisDistance
-from medad_fast.methods.parts.feature_distance import FeatureDistance
+from medad_fast.methods.base import Mapped, Method, Prediction, Stage, Update
+from medad_fast.methods.parts.density import FeatureDistance, KernelDensity, MahalanobisDistance
 from medad_fast.methods.parts.optimization import Schedule, adam, schedule, sgd
 from medad_fast.methods.parts.pasting import (
     anatomical_paste,
@@ -116,7 +115,7 @@ class AnatPaste(Method):
     """Scores an image by the density of its embedding among those of normal images.
 
     The map is ours: the squared Mahalanobis distance of the features of ``map_layers`` from what is
-    normal at each place (:mod:`medad_fast.methods.parts.feature_distance`). It shows where features
+    normal at each place (:mod:`medad_fast.methods.parts.density`). It shows where features
     are unusual, which need not be what moved the image's score.
 
     Args:
@@ -237,11 +236,10 @@ class AnatPaste(Method):
         self.density.fit(torch.cat(embeddings))
         for distance, layer in self._layers():
 
-            def features(layer: int = layer) -> Iterator[Tensor]:
-                for images in train_normal:
-                    yield self.backbone.stages(images, layer)[-1].float()
+            def features(images: Tensor, layer: int = layer) -> Tensor:
+                return self.backbone.stages(images, layer)[-1].float()
 
-            distance.fit(features)
+            distance.fit(Mapped(features, train_normal))
 
     def embed(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to embeddings of unit length, float32 ``(B, 8 width)``."""
@@ -261,11 +259,6 @@ class AnatPaste(Method):
             "classifier": lambda: 1 - self.head(embeddings).float().softmax(dim=1)[:, 0],
         }
         return as_prediction(torch.stack(parts).mean(dim=0), images, self.config, own=own)
-
-    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
-        """The kernel density keeps as many embeddings as there were training images."""
-        if isinstance(self.density, KernelDensity) and "density.points" in tensors:
-            self.density.make_room(tensors["density.points"])
 
     @property
     def _frozen(self) -> bool:

@@ -6,13 +6,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["Method", "MethodConfig", "Prediction", "Stage", "Update", "evaluating"]
+from medad_fast.errors import CheckpointError
+
+__all__ = [
+    "Mapped",
+    "Method",
+    "Prediction",
+    "RowBank",
+    "Stage",
+    "Update",
+    "evaluating",
+]
 
 
 class Prediction(NamedTuple):
@@ -64,42 +74,13 @@ class Stage:
     """
 
 
-class MethodConfig(Protocol):
-    """Fields that every method's frozen configuration dataclass has."""
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square images in pixels: a multiple of 16 from 32 to 512."""
-
-    @property
-    def channels(self) -> int:
-        """1 for grey, 3 for colour."""
-
-    @property
-    def image_score(self) -> str:
-        """How an image gets its score: a rule on its map, or a score of the method's own."""
-
-    @property
-    def top_k(self) -> int:
-        """Pixels that count, for ``image_score`` "topk"."""
-
-    @property
-    def quantile(self) -> float:
-        """Of the map, for ``image_score`` "quantile"."""
-
-    @property
-    def map_smoothing(self) -> int:
-        """Odd side of the mean filter on the map, in pixels; 1 for none."""
-
-    @property
-    def mask_background(self) -> bool:
-        """Whether black pixels of the image score 0."""
-
-
 class Method(nn.Module, ABC):
     """An anomaly detector that learns from normal images."""
 
     config: Any
+    """Frozen settings. All have ``image_size`` (side of the square images, a multiple of 16 from 32
+    to 512), ``channels`` (1 or 3), and what :func:`~medad_fast.methods.parts.score.as_prediction`
+    reads."""
 
     @property
     def uses_unlabeled(self) -> bool:
@@ -134,10 +115,39 @@ class Method(nn.Module, ABC):
         Raises:
             CheckpointError: a tensor cannot be such a buffer's.
         """
+        for place, part in self.named_modules():
+            if isinstance(part, RowBank) and f"{place}.{part.rows}" in tensors:
+                part.make_room(tensors[f"{place}.{part.rows}"])
 
     @abstractmethod
     def predict(self, images: Tensor) -> Prediction:
         """Score images ``(B, C, H, W)`` in [-1, 1]; no gradient, randomness or batch effects."""
+
+
+class RowBank(nn.Module):
+    """A part of a method with a buffer ``(N, D)`` whose N came from the images."""
+
+    rows: ClassVar[str]
+    """The buffer's name."""
+
+    def make_room(self, rows: Tensor) -> None:
+        """Have as many rows as a state that is about to be loaded."""
+        own: Tensor = self.get_buffer(self.rows)
+        if rows.dim() != 2 or len(rows) < 1 or rows.shape[1] != own.shape[1]:
+            wanted = f"(N, {own.shape[1]})"
+            raise CheckpointError(f"{self.rows} of {wanted} expected, got {tuple(rows.shape)}")
+        setattr(self, self.rows, own.new_zeros(rows.shape))
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What a function makes of batches, as often as they are iterated."""
+
+    function: Callable[[Tensor], Tensor]
+    batches: Iterable[Tensor]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.function, self.batches)
 
 
 @contextmanager

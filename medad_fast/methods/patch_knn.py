@@ -12,7 +12,7 @@ correspondences", 2020.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method, Prediction, Stage
+from medad_fast.methods.base import Mapped, Method, Prediction, Stage
 from medad_fast.methods.parts.nearest import NearestNormals, Selection
 from medad_fast.methods.parts.score import ImageScore, as_prediction, smooth
 from medad_fast.nets.resnet import ResNet18
@@ -107,12 +107,11 @@ class PatchKNN(Method):
     def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
         """Fill the bank with features of the training images."""
         self.eval()
-        self.normals.fit(_Mapped(train_normal, self))
 
-    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
-        """Size the bank as it was saved."""
-        if "normals.bank" in tensors:
-            self.normals.make_room(tensors["normals.bank"])
+        def rows(images: Tensor) -> Tensor:
+            return self.features(images).flatten(2).transpose(1, 2)
+
+        self.normals.fit(Mapped(rows, train_normal))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
@@ -137,15 +136,3 @@ class PatchKNN(Method):
             for each in chosen[1:]
         ]
         return torch.cat(chosen, dim=1)
-
-
-class _Mapped:
-    """The features' rows ``(B, n, D)`` of batches of images, as often as they are iterated."""
-
-    def __init__(self, batches: Iterable[Tensor], method: PatchKNN) -> None:
-        self._batches = batches
-        self._method = method
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for images in self._batches:
-            yield self._method.features(images).flatten(2).transpose(1, 2)

@@ -7,13 +7,13 @@ set to 0 where the settings ask for it, and one number is taken from each map.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medad_fast.methods.base import MethodConfig, Prediction
+from medad_fast.methods.base import Prediction
 
 __all__ = ["ImageScore", "as_prediction", "finish_maps", "foreground", "score_images", "smooth"]
 
@@ -37,41 +37,34 @@ def smooth(maps: Tensor, window: int) -> Tensor:
 def as_prediction(
     maps: Tensor,
     images: Tensor | None,
-    config: MethodConfig,
+    config: Any,
     *,
     normals: Callable[[Tensor], Tensor] | None = None,
     own: Mapping[str, Callable[[], Tensor]] | None = None,
 ) -> Prediction:
-    """Finish maps as :func:`finish_maps` does, and score their images from them.
+    """Finish maps as :func:`finish_maps` does, to one an image, and score the images.
 
-    Args:
-        maps: see :func:`finish_maps`, with images and normals; one map an image comes out.
-        images: see there.
-        config: whose ``image_score`` names one of ``own``, or a rule of :func:`score_images`.
-        normals: see :func:`finish_maps`.
-        own: the method's own scores by name, each ``(B)``; only the one that is named is computed.
+    ``config.image_score`` names one of the method's ``own`` scores, which is then computed, to
+    ``(B)``; or else a rule of :func:`score_images`.
     """
     maps = finish_maps(maps, images, config, normals)
-    own = own or {}
-    if config.image_score in own:
-        return Prediction(own[config.image_score](), maps)
-    return Prediction(score_images(maps, config), maps)
+    score = (own or {}).get(config.image_score, lambda: score_images(maps, config))
+    return Prediction(score(), maps)
 
 
 def finish_maps(
     maps: Tensor,
     images: Tensor | None,
-    config: MethodConfig,
+    config: Any,
     normals: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Smooth maps, hold them against normal ones, and mask them, as the configuration says.
+    """Smooth maps, hold them against those of normal images, and mask them.
 
     Args:
         maps: ``(B, count, H, W)``.
-        images: ``(B, C, H, W)``, whose black pixels may count as background; None where the maps
-            are masked already.
-        config: see :class:`~medad_fast.methods.base.MethodConfig`.
-        normals: what normal images' maps are like, such as ``NormalMaps``; None: not compared.
+        images: ``(B, C, H, W)``; None where the maps are masked already.
+        config: a method's, of which ``map_smoothing`` and ``mask_background`` are read.
+        normals: such as ``NormalMaps``; None compares with nothing.
 
     Returns:
         float32 ``(B, count, H, W)``, or as many maps as ``normals`` makes of them.
@@ -84,7 +77,7 @@ def finish_maps(
     return maps
 
 
-def score_images(maps: Tensor, config: MethodConfig) -> Tensor:
+def score_images(maps: Tensor, config: Any) -> Tensor:
     """Maps ``(B, 1, H, W)`` to scores ``(B)`` by the rule ``image_score``.
 
     ``topk`` is the mean of the ``top_k`` largest values, or of all where there are fewer;
