@@ -123,8 +123,7 @@ class CRADL(Method):
     def __init__(self, config: CRADLConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or CRADLConfig()
-        size = (c.image_size, c.channels, c.width, c.latent_dim)
-        self.encoder = StridedEncoder(*size)
+        self.encoder = StridedEncoder(c.image_size, c.channels, c.width, c.latent_dim)
         self.head: nn.Module | None = None
         self.decoder: nn.Module | None = None
         if c.pretext == "contrastive":
@@ -134,7 +133,7 @@ class CRADL(Method):
                 nn.Linear(c.latent_dim, c.latent_dim // 2),
             )
         else:
-            self.decoder = StridedDecoder(*size)
+            self.decoder = StridedDecoder(self.encoder)
         self.register_buffer("latent_mean", torch.zeros(c.latent_dim, dtype=torch.float64))
         self.register_buffer("latent_spread", torch.ones(c.latent_dim, dtype=torch.float64))
         self.mixture = GaussianMixture(c.latent_dim, max(c.components))

@@ -34,7 +34,7 @@ from medad_fast.methods.parts.optimization import adam, schedule
 from medad_fast.methods.parts.pretexts import corrupt, quarter_turns
 from medad_fast.methods.parts.score import finish_maps, score_images, smooth
 from medad_fast.methods.salad_config import AFTER_WARMUP, TERMS, SALADConfig
-from medad_fast.nets.latent import (
+from medad_fast.nets.strided import (
     ImageDiscriminator,
     LatentDecoder,
     LatentDiscriminator,
@@ -56,9 +56,10 @@ class SALAD(Method):
     def __init__(self, config: SALADConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or SALADConfig()
-        shape = (c.image_size, c.channels, c.width, c.latent_dim, c.latent_side, c.norm)
-        self.encoder = LatentEncoder(*shape)
-        self.decoder = LatentDecoder(*shape)
+        self.encoder = LatentEncoder(
+            c.image_size, c.channels, c.width, c.latent_dim, c.latent_side, c.norm
+        )
+        self.decoder = LatentDecoder(self.encoder)
         size = self.encoder.latent_size
         self.rotation_head = nn.Linear(size, 4) if c.rotation_weight > 0 else None
         self.discriminator = (
