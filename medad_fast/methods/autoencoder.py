@@ -62,6 +62,7 @@ class AutoencoderConfig:
 class Autoencoder(Method):
     """Scores a pixel by its reconstruction error: the mean over channels of ``|x - x^|^p``."""
 
+    baseline = True
     config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:

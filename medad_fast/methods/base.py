@@ -82,9 +82,21 @@ class Method(nn.Module, ABC):
     to 512), ``channels`` (1 or 3), and what :func:`~medad_fast.methods.parts.score.as_prediction`
     reads."""
 
+    baseline: ClassVar[bool] = False
+    """Whether it is there for comparison only."""
+
     @property
     def uses_unlabeled(self) -> bool:
         """Whether a stage asks for ``normal+unlabeled``; else unlabeled images are not loaded."""
+        return False
+
+    @property
+    def tunes(self) -> bool:
+        """Whether :meth:`finish` fits something to the held-out normal images.
+
+        They are then not as new to the method as those that it will score, and others must set the
+        thresholds.
+        """
         return False
 
     def begin(self, *, unlabeled: bool) -> None:

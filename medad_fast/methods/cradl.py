@@ -139,6 +139,11 @@ class CRADL(Method):
         self.mixture = GaussianMixture(c.latent_dim, max(c.components))
         self.flow = Flow(c.latent_dim, c.flow_blocks, c.flow_width) if c.density == "flow" else None
 
+    @property
+    def tunes(self) -> bool:
+        """Whether a number of components is chosen by the held-out images' likelihood."""
+        return self.flow is None and len(self.config.components) > 1
+
     def stages(self) -> Iterator[Stage]:
         """The pretext; then, where one is asked for, the flow on its standardised latents."""
         c = self.config

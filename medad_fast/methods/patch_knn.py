@@ -68,6 +68,7 @@ class PatchKNNConfig:
 class PatchKNN(Method):
     """Scores a position by the distance of its features to the nearest normal ones."""
 
+    baseline = True
     config: PatchKNNConfig
     input_mean: Tensor
     input_std: Tensor

@@ -78,6 +78,11 @@ class SALAD(Method):
         self.normal_errors = NormalTerms(2)
         self._batch: tuple[Tensor, Tensor, Tensor] | None = None
 
+    @property
+    def tunes(self) -> bool:
+        """Always: the score's terms are measured on held-out images."""
+        return True
+
     def stages(self) -> Iterator[Stage]:
         """A warm-up that finds the centre; then the discriminators move first on each batch."""
         c = self.config
