@@ -58,11 +58,11 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
     Raises:
         InputError: the method that is named does not exist.
     """
+    from medad_fast.methods import list_methods
+
     parameters = [
         _flag(name, kind, default, text, "Parameters") for name, kind, default, text in OWN_FLAGS
     ]
-    from medad_fast.methods import list_methods
-
     method = _method_for(tokens) if tokens[:1] == ["fit"] else None
     if method is not None:
         parameters += _fields(method)

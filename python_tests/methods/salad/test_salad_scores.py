@@ -11,8 +11,8 @@ from medad_fast.methods.parts.score import foreground
 from medad_fast.methods.salad_config import TERMS
 from medad_fast.ops import ssim
 from medad_fast.training.loop import train
+from python_tests.methods.salad.small import build
 from python_tests.methods.small import discs
-from python_tests.methods.small_salad import build
 
 
 def test_a_term_that_does_not_vary_is_named_and_keeps_its_unit():

@@ -15,8 +15,8 @@ from medad_fast.nets.strided import (
     LatentEncoder,
     halved_sides,
 )
+from python_tests.methods.salad.small import build
 from python_tests.methods.small import discs
-from python_tests.methods.small_salad import build
 
 
 def parameters(module):

@@ -8,8 +8,8 @@ from torch import nn
 
 from medad_fast.methods.parts.score import foreground, score_images
 from medad_fast.ops import smooth_saliency
+from python_tests.methods.cradl.small import FLOW, build, fitted
 from python_tests.methods.small import discs
-from python_tests.methods.small_cradl import FLOW, build, fitted
 
 
 @pytest.mark.parametrize("settings", [{"components": (1,)}, {"components": (4,)}, FLOW])
