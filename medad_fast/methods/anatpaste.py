@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Mapped, Method, Prediction, Stage, Update
 from medad_fast.methods.parts.density import FeatureDistance, KernelDensity, MahalanobisDistance
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule, sgd
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule, sgd
 from medad_fast.methods.parts.pasting import (
     anatomical_paste,
     find_lungs,
@@ -163,7 +163,7 @@ class AnatPaste(Method):
         c = self.config
         update = Update(
             "classifier",
-            self.head.parameters if self._frozen else self._trained,
+            parameters_of(None if self._frozen else self.backbone, self.head),
             self.classification_loss,
             sgd(c.learning_rate, c.momentum, c.weight_decay)
             if c.optimizer == "sgd"
@@ -263,9 +263,6 @@ class AnatPaste(Method):
     @property
     def _frozen(self) -> bool:
         return self.config.weights is not None and self.config.freeze_backbone
-
-    def _trained(self) -> list[nn.Parameter]:
-        return [*self.backbone.parameters(), *self.head.parameters()]
 
     def _layers(self) -> Iterator[tuple[FeatureDistance, int]]:
         for distance, layer in zip(self.distances, self.config.map_layers, strict=True):

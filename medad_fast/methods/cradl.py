@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update, evaluating
 from medad_fast.methods.parts.mixture import GaussianMixture, choose_mixture
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule
 from medad_fast.methods.parts.score import as_prediction, foreground
 from medad_fast.methods.parts.views import cover_squares, random_view
 from medad_fast.nets.flow import Flow
@@ -152,7 +152,7 @@ class CRADL(Method):
             name, loss = "reconstruct", self.reconstruction_loss
         pretext = Update(
             name,
-            self._pretext_parameters,
+            parameters_of(self.encoder, self.head, self.decoder),
             loss,
             adam(c.learning_rate, c.betas, c.eps, weight_decay=c.weight_decay, decay_vectors=False),
             schedule(c.schedule),
@@ -288,10 +288,6 @@ class CRADL(Method):
         for _ in range(2):
             view = cover_squares(view, max(c.squares - 1, 0), c.square_side)
         return view
-
-    def _pretext_parameters(self) -> list[nn.Parameter]:
-        parts = [self.encoder, self.head, self.decoder]
-        return [parameter for part in parts if part for parameter in part.parameters()]
 
     def _check_size(self, images: Tensor) -> None:
         wanted = (self.config.channels, self.config.image_size, self.config.image_size)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.parts.adversarial import Adversarial, discriminator_loss, generator_loss
 from medad_fast.methods.parts.normals import NormalMaps
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule
 from medad_fast.methods.parts.pretexts import add_noise
 from medad_fast.methods.parts.score import ImageScore, as_prediction, foreground, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
@@ -131,29 +131,12 @@ class PatchCLAE(Method):
     def stages(self) -> Iterator[Stage]:
         """One stage; on each batch the discriminator moves first (Algorithm 1)."""
         c = self.config
-        optimizer = adam(c.learning_rate, c.betas, c.eps)
-        updates = [
-            Update(
-                "generator",
-                lambda: [
-                    *self.encoder.parameters(),
-                    *self.decoder.parameters(),
-                    *self.heads.parameters(),
-                ],
-                self.generator_loss,
-                optimizer,
-                schedule(c.schedule),
-            )
-        ]
+        how = adam(c.learning_rate, c.betas, c.eps), schedule(c.schedule)
+        generator = parameters_of(self.encoder, self.decoder, self.heads)
+        updates = [Update("generator", generator, self.generator_loss, *how)]
         if self.discriminator is not None:
-            discriminator = Update(
-                "discriminator",
-                self.discriminator.parameters,
-                self.discriminator_loss,
-                optimizer,
-                schedule(c.schedule),
-            )
-            updates.insert(0, discriminator)
+            judge = self.discriminator.parameters
+            updates.insert(0, Update("discriminator", judge, self.discriminator_loss, *how))
         yield Stage("contrast", tuple(updates), epochs=c.epochs, batch_size=c.batch_size)
 
     def discriminator_loss(self, images: Tensor) -> Tensor:

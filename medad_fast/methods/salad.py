@@ -30,7 +30,7 @@ from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.parts.adversarial import Adversarial, discriminator_loss, generator_loss
 from medad_fast.methods.parts.latent_centre import LatentCentre, spread_loss, variation_kept
 from medad_fast.methods.parts.normals import NormalMaps, NormalTerms
-from medad_fast.methods.parts.optimization import adam, schedule
+from medad_fast.methods.parts.optimization import adam, parameters_of, schedule
 from medad_fast.methods.parts.pretexts import corrupt, quarter_turns
 from medad_fast.methods.parts.score import finish_maps, score_images, smooth
 from medad_fast.methods.salad_config import AFTER_WARMUP, TERMS, SALADConfig
@@ -86,24 +86,14 @@ class SALAD(Method):
     def stages(self) -> Iterator[Stage]:
         """A warm-up that finds the centre; then the discriminators move first on each batch."""
         c = self.config
-        optimizer = adam(c.learning_rate, c.betas, c.eps)
-        warmup = Update("warm-up", self._translators, self.warmup_loss, optimizer)
+        how = adam(c.learning_rate, c.betas, c.eps), schedule(c.schedule)
+        translators = parameters_of(self.encoder, self.decoder, self.rotation_head)
+        warmup = Update("warm-up", translators, self.warmup_loss, how[0])
         yield Stage("warm-up", (warmup,), epochs=c.warmup_epochs, batch_size=c.batch_size)
-        updates = [
-            Update(
-                "generator", self._translators, self.generator_loss, optimizer, schedule(c.schedule)
-            )
-        ]
-        judges = [net for net in (self.discriminator, self.latent_discriminator) if net is not None]
-        if judges:
-            discriminator = Update(
-                "discriminator",
-                lambda: [weight for net in judges for weight in net.parameters()],
-                self.discriminator_loss,
-                optimizer,
-                schedule(c.schedule),
-            )
-            updates.insert(0, discriminator)
+        updates = [Update("generator", translators, self.generator_loss, *how)]
+        judges = parameters_of(self.discriminator, self.latent_discriminator)
+        if judges():
+            updates.insert(0, Update("discriminator", judges, self.discriminator_loss, *how))
         yield Stage("translate", tuple(updates), epochs=c.epochs, batch_size=c.batch_size)
 
     def discriminator_loss(self, images: Tensor) -> Tensor:
@@ -187,11 +177,6 @@ class SALAD(Method):
         """The score's terms by name, each ``(B)`` and before it is normalised."""
         terms = self._errors_and_terms(images)[1]
         return dict(zip(TERMS, terms.unbind(dim=1), strict=True))
-
-    def _translators(self) -> Iterator[nn.Parameter]:
-        for net in (self.encoder, self.decoder, self.rotation_head):
-            if net is not None:
-                yield from net.parameters()
 
     def _weighted(self, images: Tensor, *, warm: bool) -> Tensor:
         losses = self.losses(images)
