@@ -158,7 +158,8 @@ class PatchCLAE(Method):
             compare = F.l1_loss if c.pixel_loss == "l1" else F.mse_loss
             loss = loss + c.pixel_weight * compare(reconstruction, images)
         if self.discriminator is not None:
-            loss = loss + c.adversarial_weight * self._adversarial_loss(reconstruction)
+            looks_real = self.discriminator(reconstruction)
+            loss = loss + c.adversarial_weight * generator_loss(c.adversarial, looks_real)
         return loss
 
     def patch_loss(self, images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -178,14 +179,14 @@ class PatchCLAE(Method):
             ids = [self._sample(originals[layer - 1], images) for layer in c.layers]
             key = self._project(originals, ids)
         query = self._project(self.encoder(reconstruction, depth), ids)
-        if c.patch_loss == "mse":
-            losses = [(q - k).square().sum(-1) for q, k in zip(query, key, strict=True)]
-            return self._reduce(losses)
-        query = [F.normalize(rows.float(), dim=-1) for rows in query]
-        key = [F.normalize(rows.float(), dim=-1) for rows in key]
-        if c.patch_loss == "cosine":
-            losses = [(q - k).square().sum(-1) / 2 for q, k in zip(query, key, strict=True)]
-            return self._reduce(losses)
+        if c.patch_loss != "mse":
+            query = [F.normalize(rows.float(), dim=-1) for rows in query]
+            key = [F.normalize(rows.float(), dim=-1) for rows in key]
+        if c.patch_loss != "contrastive":
+            share = 1.0 if c.patch_loss == "mse" else 0.5
+            over_positions = torch.mean if c.reduction == "mean" else torch.sum
+            rows = [share * (q - k).square().sum(-1) for q, k in zip(query, key, strict=True)]
+            return torch.stack([over_positions(each, dim=1).mean() for each in rows]).sum()
         loss = patch_nce_loss(
             query,
             key,
@@ -234,10 +235,6 @@ class PatchCLAE(Method):
             assert isinstance(head, ProjectionHead)
             yield head
 
-    def _adversarial_loss(self, reconstruction: Tensor) -> Tensor:
-        assert self.discriminator is not None
-        return generator_loss(self.config.adversarial, self.discriminator(reconstruction))
-
     def _reconstruct(self, images: Tensor) -> Tensor:
         """Reconstruction of the corrupted images.
 
@@ -268,8 +265,3 @@ class PatchCLAE(Method):
             head(rows_at(features[layer - 1], chosen))
             for layer, head, chosen in zip(self.config.layers, self._heads(), ids, strict=True)
         ]
-
-    def _reduce(self, losses: list[Tensor]) -> Tensor:
-        """Rows' losses ``(B, S)`` per layer as :func:`patch_nce_loss` reduces its own."""
-        over_positions = torch.mean if self.config.reduction == "mean" else torch.sum
-        return torch.stack([over_positions(loss, dim=1).mean() for loss in losses]).sum()
