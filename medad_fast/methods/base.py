@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from medad_fast.errors import CheckpointError
 
 __all__ = [
+    "Data",
     "Mapped",
     "Method",
     "Prediction",
@@ -23,6 +24,10 @@ __all__ = [
     "Update",
     "evaluating",
 ]
+
+
+Data = Literal["normal", "normal+unlabeled"]
+"""Which of the training images a stage sees."""
 
 
 class Prediction(NamedTuple):
@@ -57,7 +62,7 @@ class Stage:
     name: str
     updates: tuple[Update, ...]
     """Run in this order on each batch."""
-    data: Literal["normal", "normal+unlabeled"] = "normal"
+    data: Data = "normal"
     epochs: int = 100
     batch_size: int = 16
     orders: int | None = None

@@ -76,8 +76,7 @@ class MahalanobisDistance(nn.Module):
         """Learn mean and covariance from embeddings ``(N, D)``."""
         rows = embeddings.double()
         self.mean.copy_(rows.mean(dim=0))
-        centred = rows - rows.mean(dim=0)
-        covariance, _ = ledoit_wolf([centred])
+        covariance, _ = ledoit_wolf([rows - rows.mean(dim=0)])
         self.whitening.copy_(whitening(covariance))
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -140,15 +139,13 @@ def ledoit_wolf(centred: Iterable[Tensor]) -> tuple[Tensor, float]:
     Returns:
         ``(D, D)`` float64, and the share of the identity in it, from 0 to 1.
     """
-    products: Tensor | None = None
+    products = torch.zeros((), dtype=torch.float64)
     fourth, count = 0.0, 0
     for part in centred:
         rows = part.double()
-        product = rows.T @ rows
-        products = product if products is None else products + product
+        products = products + rows.T @ rows
         fourth += float(rows.square().sum(dim=1).square().sum())
         count += len(rows)
-    assert products is not None
     sample = products / count
     dimensions = len(sample)
     scale = float(sample.trace()) / dimensions

@@ -73,14 +73,13 @@ def variation_kept(batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         Root of the ratio of the variances over images, summed over pixels; 1 where the images
         themselves do not vary.
     """
-    sums: list[Tensor] = []
-    squares, count = torch.zeros(2, dtype=torch.float64), 0
+    total = squares = torch.zeros((), dtype=torch.float64)
+    count = 0
     for pair in batches:
         both = torch.stack(pair).double()
-        total = both.sum(dim=1)
-        sums = [total if not sums else sums[0] + total]
+        total = total + both.sum(dim=1)
         squares = squares + both.square().flatten(1).sum(dim=1).cpu()
         count += both.shape[1]
-    variance = squares - sums[0].square().flatten(1).sum(dim=1).cpu() / count
+    variance = squares - total.square().flatten(1).sum(dim=1).cpu() / count
     images, reconstructions = variance.clamp(min=0).tolist()
     return 1.0 if images <= ROUNDING * squares[0] else math.sqrt(reconstructions / images)
