@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -89,6 +91,11 @@ class Method(nn.Module, ABC):
 
     baseline: ClassVar[bool] = False
     """Whether it is there for comparison only."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, or its buffers where it has no weights."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def uses_unlabeled(self) -> bool:

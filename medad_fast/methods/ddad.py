@@ -137,7 +137,7 @@ class DDAD(Method):
         self.config = replace(c, score=instead)
         self.unknown = None
         refinement = self._refinement()
-        self.refinement = refinement.to(self.normal.to_latent.weight.device) if refinement else None
+        self.refinement = refinement.to(self.device) if refinement else None
 
     def stages(self) -> Iterator[Stage]:
         """The ensembles, all members of one together, then the refinement on frozen ensembles."""

@@ -67,7 +67,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name):
         return torch.cat([value.flatten() for value in method.state_dict().values()])
 
     assert torch.equal(weights(5), weights(5))
-    assert not torch.equal(weights(5), weights(6))
+    learns = any(True for _ in small(name).parameters())
+    assert torch.equal(weights(5), weights(6)) != learns
 
 
 def test_training_leaves_the_callers_random_numbers_alone(name):
