@@ -25,8 +25,8 @@ VERBS = ("fit", "predict", "evaluate", "report", "compare", "demo", "doctor")
 
 ABOUT = """Unsupervised anomaly detection in medical images.
 
-Fit a method on images of healthy subjects, score new images, and judge the scores. Research
-software: not for diagnosis.
+Fit a method on images of healthy subjects, score new images, and evaluate the scores.
+Research software: not for diagnosis.
 """
 EPILOGUE = """A first look, with simulated brains: `medad demo --out demo`
 
