@@ -16,16 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from medad_fast.errors import CheckpointError
 
-__all__ = [
-    "Data",
-    "Mapped",
-    "Method",
-    "Prediction",
-    "RowBank",
-    "Stage",
-    "Update",
-    "evaluating",
-]
+__all__ = ["Data", "Mapped", "Method", "Prediction", "RowBank", "Stage", "Update", "evaluating"]
 
 
 Data = Literal["normal", "normal+unlabeled"]
