@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["BASELINES", "config_class", "create", "list_methods", "method_class"]
 
 # Module and class under medad_fast.methods, baselines last. The configuration is <class>Config
-# beside the class.
+# beside the class. A new method is a module, a folder of tests, a section in docs/methods.md, and a
+# line here.
 PLACES = {
     "patchcl-ae": ("patchcl_ae", "PatchCLAE"),
     "ddad": ("ddad", "DDAD"),

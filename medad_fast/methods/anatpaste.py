@@ -7,8 +7,8 @@ page. CutPaste's variants in there (Li et al., CVPR 2021) are baselines here, by
 The paper scores images only: the anomaly map is ours.
 
 Departs: all training images are used; the code's list of 3000 leaves out the rest.
-Departs: the last epoch is kept; the code picks the best by abnormal validation images, which
-nothing here is chosen by.
+Departs: the last epoch is kept; the code picks the best by abnormal validation images, and nothing
+here is chosen by those.
 Departs: the density's constant is left out, since float32 would lose the digits beside it.
 Those of the pastes stand in :mod:`medad_fast.methods.parts.pasting`.
 """

@@ -1,7 +1,7 @@
-"""The place that the codes of normal images are pulled to, and what keeps the pull from winning.
+"""The centre that codes of normal images are pulled to, and the guards against a collapse.
 
 A network that may choose its centre, or whose centre is the code that zero weights give, lowers a
-centre loss by giving every image the same code. Three things stand against it: the centre is the
+centre loss by giving every image the same code. Three things prevent that: the centre is the
 mean of what the network gave before the pull began, its entries keep a distance from zero, and a
 hinge asks the codes of a batch to differ. Source of the first two: Ruff et al., "Deep one-class
 classification", ICML 2018, and its code; of the hinge: Bardes et al., "VICReg", ICLR 2022.
