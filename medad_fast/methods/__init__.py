@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from medad_fast.errors import InputError
-from medad_fast.settings import from_fields
 
 if TYPE_CHECKING:
     from medad_fast.methods.base import Method
@@ -60,6 +59,8 @@ def create(name: str, **overrides: Any) -> Method:
     Raises:
         InputError: an unknown method or setting, or a value out of range; the message names it.
     """
+    from medad_fast.settings import from_fields
+
     return method_class(name)(from_fields(config_class(name), overrides, f"method {name}"))
 
 
