@@ -58,6 +58,8 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
     Raises:
         InputError: the method that is named does not exist.
     """
+    from medad_fast.methods import list_methods
+
     parameters = [
         _flag(name, kind, default, text, "Parameters") for name, kind, default, text in OWN_FLAGS
     ]
@@ -70,8 +72,8 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
 
     fit.__doc__ = (
         "Fit a method on the normal images of a data set.\n\n"
-        "Methods: patchcl-ae, ddad, cradl, salad, anatpaste; autoencoder and patch-knn as "
-        "baselines. Flags win over the recipe, the recipe over the defaults. Slices that are "
+        f"Methods: {', '.join(list_methods())}; the last ones are baselines. "
+        "Flags win over the recipe, the recipe over the defaults. Slices that are "
         "nearly empty are skipped and counted; without a validation split 20 % of the normal "
         "patients are held out for the thresholds."
     )

@@ -26,7 +26,7 @@ from medad_fast.data.pipeline import Pipeline, SliceSet, load_slices, resolve_mo
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
 from medad_fast.files import folder_lock
-from medad_fast.methods import config_class, create, tunes
+from medad_fast.methods import config_class, create
 from medad_fast.methods.base import Method
 from medad_fast.recipes import Recipe, load_recipe
 from medad_fast.recipes.published import for_run
@@ -77,8 +77,8 @@ def fit(
         preprocess: fields of ``PreprocessConfig``; they win over the recipe's.
         precision: ``bfloat16`` trains under autocast.
         target_fpr: share of normal images that may be called abnormal, above 0 and below 1; the
-            threshold for it is chosen on the normal validation images; where the method
-            :func:`medad_fast.methods.tunes` on half of the validation patients, on the other half.
+            threshold for it is chosen on the normal validation images; where the method ``tunes``
+            on half of the validation patients, on the other half.
         progress: called after each step.
         on_estimate: called once in each stage, after ten steps, with the time and memory that the
             rest of this stage will take.
@@ -107,12 +107,15 @@ def fit(
     dataset = load_dataset(data, loose_files_are="normal")
     require_trainable(dataset)
     dataset = hold_out_validation(dataset, seed=seed)
-    if tunes(method, settings):
-        dataset = hold_out_tuning(dataset, seed=seed)
     with folder_lock(folder):
         if (folder / "manifest.json").is_file():
             return _finished(folder, resume, place, method, seed)
         require_free(folder)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, "weights"))
+            model = create(method, **fields)
+        if model.tunes:
+            dataset = hold_out_tuning(dataset, seed=seed)
         cases = dataset.select("train", "normal")
         prepared = resolve_modality(prepared, cases)
         pipeline = Pipeline(prepared)
@@ -121,9 +124,6 @@ def fit(
         if dataset.select("tuning", "normal"):
             tuning = _normal_images(dataset, "tuning", pipeline)
         validation = _normal_images(dataset, "validation", pipeline)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for(seed, "weights"))
-            model = create(method, **fields)
         pool = _unlabeled_cases(model, dataset, recipe.unlabeled)
         further = load_slices(pool, pipeline) if pool else None
         unlabeled = None if further is None else further.images

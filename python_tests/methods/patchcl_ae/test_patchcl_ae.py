@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods import create
-from medad_fast.methods.parts.scoring import foreground
+from medad_fast.methods.parts.adversarial import generator_loss
+from medad_fast.methods.parts.score import foreground
 from medad_fast.nets.projection import rows_at
 from medad_fast.training.loop import train
 from python_tests.methods.small import discs, small
@@ -216,7 +217,7 @@ def test_the_discriminators_loss_gives_the_autoencoder_no_gradient():
 def test_every_adversarial_loss_asks_for_reconstructions_that_look_real(kind):
     method = build(adversarial=kind, patch_weight=0.0)
     doubted = discs(2).requires_grad_()
-    loss = method._adversarial_loss(doubted)
+    loss = generator_loss(kind, method.discriminator(doubted))
     (slope,) = torch.autograd.grad(loss, doubted)
     better = (doubted - 1e-2 * slope / slope.norm()).detach()
     assert (method.discriminator(better) > method.discriminator(doubted)).all()

@@ -12,8 +12,8 @@ from medad_fast.methods.anatpaste import AnatPaste, AnatPasteConfig
 from medad_fast.methods.parts.pasting import anatomical_paste, find_lungs
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, lung_mask
 from medad_fast.training.loop import train
+from python_tests.methods.anatpaste.small import AUGMENTATIONS, build, chests
 from python_tests.methods.small import discs
-from python_tests.methods.small_anatpaste import AUGMENTATIONS, build, chests
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from medad_fast.methods.parts.scoring import foreground, smooth
+from medad_fast.methods.parts.score import foreground, smooth
 from medad_fast.nets.ensemble import EnsembleAutoencoder
 from python_tests.methods.counting import Counting
-from python_tests.methods.plain_ddad import PlainAutoencoder
+from python_tests.methods.ddad.plain import PlainAutoencoder
+from python_tests.methods.ddad.small import BACKBONES, build, ready
 from python_tests.methods.small import discs
-from python_tests.methods.small_ddad import BACKBONES, build, ready
 
 
 def literal_maps(method, images):

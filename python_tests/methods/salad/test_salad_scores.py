@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from medad_fast.methods.parts.normals import NormalTerms
-from medad_fast.methods.parts.scoring import foreground
+from medad_fast.methods.parts.score import foreground
 from medad_fast.methods.salad_config import TERMS
 from medad_fast.ops import ssim
 from medad_fast.training.loop import train
+from python_tests.methods.salad.small import build
 from python_tests.methods.small import discs
-from python_tests.methods.small_salad import build
 
 
 def test_a_term_that_does_not_vary_is_named_and_keeps_its_unit():
@@ -128,7 +128,7 @@ def test_errors_count_by_what_is_normal_at_a_place_where_asked():
     method.finish([images], [])
     assert method.normals is not None
     assert (method.normals.mean[:, 0] != method.normals.mean[:, 1]).any()
-    _, _, rebuilt = method._there_and_back(images)
+    _, rebuilt = method._there_and_back(images)
     errors = method._raw_errors(images, rebuilt)
     expected = ((errors - method.normals.mean) / method.normals.scale - 0.5).clamp(min=0)
     expected = (expected * method.normal_errors.gain[:, None, None]).sum(1, keepdim=True)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from medad_fast.training.loop import _Loop, train
-from python_tests.methods.plain_ddad import PlainAutoencoder, alone
+from python_tests.methods.ddad.plain import PlainAutoencoder, alone
+from python_tests.methods.ddad.small import BACKBONES, build, ready
 from python_tests.methods.small import discs
-from python_tests.methods.small_ddad import BACKBONES, build, ready
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -14,8 +14,8 @@ from medad_fast.errors import InputError
 from medad_fast.methods import create
 from medad_fast.methods.parts.mixture import choose_mixture
 from medad_fast.training.loop import Interrupted, train
+from python_tests.methods.cradl.small import FLOW, build, fitted
 from python_tests.methods.small import discs
-from python_tests.methods.small_cradl import FLOW, build, fitted
 
 
 def literal_nt_xent(first, second, temperature):

@@ -8,8 +8,8 @@ import torch
 
 from medad_fast.nets.ensemble import EnsembleAutoencoder, Reconstruction
 from medad_fast.ops import AnatomyPasteParams
+from python_tests.methods.ddad.small import build, ready, same
 from python_tests.methods.small import discs
-from python_tests.methods.small_ddad import build, ready, same
 
 
 def test_the_refinement_leaves_the_ensembles_as_they_are():

@@ -7,8 +7,8 @@ import torch
 
 from medad_fast.methods.parts.latent_centre import LatentCentre, spread_loss, variation_kept
 from medad_fast.training.loop import train
+from python_tests.methods.salad.small import build, only
 from python_tests.methods.small import discs
-from python_tests.methods.small_salad import build, only
 
 
 def test_the_centre_is_a_running_mean_that_starts_unbiased():

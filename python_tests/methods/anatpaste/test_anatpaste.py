@@ -13,8 +13,8 @@ from medad_fast.errors import CheckpointError, InputError
 from medad_fast.methods import create
 from medad_fast.nets.resnet import ResNet18
 from medad_fast.training.loop import train
+from python_tests.methods.anatpaste.small import AUGMENTATIONS, build, chests
 from python_tests.methods.small import discs
-from python_tests.methods.small_anatpaste import AUGMENTATIONS, build, chests
 from python_tests.phantoms import chest_phantoms
 
 

@@ -11,15 +11,15 @@ from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KernelDensity as Peer
 from torch.nn import functional as F
 
-from medad_fast.methods.parts import embedding_density
-from medad_fast.methods.parts.embedding_density import (
+from medad_fast.methods.parts import density as density_module
+from medad_fast.methods.parts.density import (
+    FeatureDistance,
     KernelDensity,
     MahalanobisDistance,
     ledoit_wolf,
     whitening,
 )
-from medad_fast.methods.parts.feature_distance import FeatureDistance
-from medad_fast.methods.parts.scoring import smooth
+from medad_fast.methods.parts.score import smooth
 
 
 def unit(count, dimensions, seed=0):
@@ -63,7 +63,7 @@ def test_kernel_density_does_not_depend_on_how_points_are_parted(monkeypatch):
     density = KernelDensity(16, 0.5)
     density.fit(points)
     whole = density(rows)
-    monkeypatch.setattr(embedding_density, "CHUNK", 7)
+    monkeypatch.setattr(density_module, "CHUNK", 7)
     torch.testing.assert_close(density(rows), whole, rtol=1e-6, atol=0)
 
 
@@ -114,7 +114,7 @@ def test_feature_distance_is_the_mahalanobis_distance_of_its_docstring():
     noise = torch.randn(400, 6, 8, 8, generator=rng)
     features = place + torch.einsum("dc,bchw->bdhw", mixing, noise)
     distance = FeatureDistance(6, 8)
-    distance.fit(lambda: features.split(150))
+    distance.fit(features.split(150))
     mean = smooth(features.double().mean(0, keepdim=True), 3).numpy()
     rest = (features.double().numpy() - mean).transpose(0, 2, 3, 1).reshape(-1, 6)
     inverse = np.linalg.inv(LedoitWolf(assume_centered=True).fit(rest).covariance_)

@@ -15,8 +15,8 @@ from medad_fast.methods import create
 from medad_fast.methods.salad_config import AFTER_WARMUP, LOSSES, TERMS, SALADConfig
 from medad_fast.ops import ssim
 from medad_fast.training.loop import Interrupted, train
+from python_tests.methods.salad.small import ALL_ON, build, only
 from python_tests.methods.small import discs
-from python_tests.methods.small_salad import ALL_ON, build, only
 
 
 def literal_losses(method, images):

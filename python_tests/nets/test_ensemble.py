@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from medad_fast.nets.ensemble import EnsembleAutoencoder
 from medad_fast.nets.refinement import RefinementNet, focal_loss
 from python_tests.methods.counting import Counting
-from python_tests.methods.plain_ddad import PlainAutoencoder
+from python_tests.methods.ddad.plain import PlainAutoencoder
 
 BACKBONES = ["ae", "ae-u", "memae"]
 

@@ -14,8 +14,8 @@ from medad_fast.methods import create
 from medad_fast.methods.ddad import DDADConfig
 from medad_fast.training import loop as training
 from medad_fast.training.loop import train
+from python_tests.methods.ddad.small import BACKBONES, build, same
 from python_tests.methods.small import discs
-from python_tests.methods.small_ddad import BACKBONES, build, same
 
 
 def stop_at(wanted):

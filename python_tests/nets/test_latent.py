@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from medad_fast.nets.latent import (
+from medad_fast.nets.strided import (
     ImageDiscriminator,
     LatentDecoder,
     LatentDiscriminator,
     LatentEncoder,
-    stage_sides,
+    halved_sides,
 )
+from python_tests.methods.salad.small import build
 from python_tests.methods.small import discs
-from python_tests.methods.small_salad import build
 
 
 def parameters(module):
@@ -28,7 +28,8 @@ def test_networks_at_the_default_size_have_the_parameters_of_their_arithmetic():
     stages = sum(
         16 * a * b + b + 2 * b for a, b in itertools.pairwise(widths)
     )  # 4x4 kernels, biases, two numbers per normed channel
-    encoder, decoder = LatentEncoder(256, 1, 32, 128), LatentDecoder(256, 1, 32, 128)
+    encoder = LatentEncoder(256, 1, 32, 128)
+    decoder = LatentDecoder(encoder)
     assert parameters(encoder) == stages + 128 * 512 * 16 + 128 == 8_033_312
     ups = sum(16 * a * b + a + 2 * a for a, b in itertools.pairwise(widths[1:]))
     expected = (128 * 512 * 16 + 512 + 2 * 512) + ups + (16 * 32 + 1)
@@ -39,9 +40,10 @@ def test_networks_at_the_default_size_have_the_parameters_of_their_arithmetic():
 
 @pytest.mark.parametrize("size", range(32, 513, 16))
 def test_every_size_ends_at_two_to_four_and_comes_back(size):
-    sides = stage_sides(size)
+    sides = halved_sides(size, 4)
     assert 2 <= sides[-1] <= 4
-    encoder, decoder = LatentEncoder(size, 1, 1, 2), LatentDecoder(size, 1, 1, 2)
+    encoder = LatentEncoder(size, 1, 1, 2)
+    decoder = LatentDecoder(encoder)
     with torch.no_grad():
         z = encoder(torch.zeros(2, 1, size, size))
         images = decoder(z)
@@ -52,7 +54,8 @@ def test_every_size_ends_at_two_to_four_and_comes_back(size):
 
 @pytest.mark.parametrize(("size", "side", "places"), [(64, 8, 64), (48, 8, 36), (80, 7, 25)])
 def test_codes_may_have_places(size, side, places):
-    encoder, decoder = LatentEncoder(size, 1, 4, 3, side), LatentDecoder(size, 1, 4, 3, side)
+    encoder = LatentEncoder(size, 1, 4, 3, side)
+    decoder = LatentDecoder(encoder)
     z = encoder(torch.zeros(1, 1, size, size))
     assert z.shape == (1, 3 * places) == (1, encoder.latent_size)
     assert decoder(z).shape == (1, 1, size, size)

@@ -1,4 +1,4 @@
-"""How improbable an embedding is under those of the normal training images.
+"""How unusual an embedding, or a feature at its place, is among those of normal training images.
 
 Source: the two densities that AnatPaste's and MedIAnomaly's code puts on embeddings of unit length:
 a Gaussian kernel density, and the Mahalanobis distance with the covariance of Ledoit and Wolf, "A
@@ -14,14 +14,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from medad_fast.errors import CheckpointError
+from medad_fast.methods.base import RowBank
+from medad_fast.methods.parts.score import smooth
 
-__all__ = ["KernelDensity", "MahalanobisDistance", "ledoit_wolf", "whitening"]
+__all__ = ["FeatureDistance", "KernelDensity", "MahalanobisDistance", "ledoit_wolf", "whitening"]
 
 CHUNK = 8192  # points compared at a time: bounds the memory
+WINDOW = 3  # positions of a feature map: anatomy lies alike only so far
 
 
-class KernelDensity(nn.Module):
+class KernelDensity(RowBank):
     """Minus the log of a Gaussian kernel density, up to a constant; 0 is the least possible.
 
     The constant, ``(D / 2) ln(2 pi h^2)``, would cost float32 most of its digits. Until :meth:`fit`
@@ -32,6 +34,7 @@ class KernelDensity(nn.Module):
         bandwidth: h, the kernels' standard deviation.
     """
 
+    rows = "points"
     points: Tensor
 
     def __init__(self, dimensions: int, bandwidth: float) -> None:
@@ -43,13 +46,6 @@ class KernelDensity(nn.Module):
     def fit(self, embeddings: Tensor) -> None:
         """Put a kernel on each of the embeddings ``(N, D)``, N at least 1."""
         self.points = embeddings.detach().to(self.points).clone()
-
-    def make_room(self, points: Tensor) -> None:
-        """Have as many kernels as a state that is about to be loaded."""
-        wanted = f"(N, {self.points.shape[1]})"
-        if points.dim() != 2 or len(points) < 1 or points.shape[1] != self.points.shape[1]:
-            raise CheckpointError(f"density points of {wanted} expected, got {tuple(points.shape)}")
-        self.points = self.points.new_zeros(points.shape)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Embeddings ``(B, D)`` to ``(B)`` float32: ``-ln mean_j exp(-|a - x_j|^2 / 2 h^2)``."""
@@ -80,8 +76,7 @@ class MahalanobisDistance(nn.Module):
         """Learn mean and covariance from embeddings ``(N, D)``."""
         rows = embeddings.double()
         self.mean.copy_(rows.mean(dim=0))
-        centred = rows - rows.mean(dim=0)
-        covariance, _ = ledoit_wolf([centred])
+        covariance, _ = ledoit_wolf([rows - rows.mean(dim=0)])
         self.whitening.copy_(whitening(covariance))
 
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -89,6 +84,50 @@ class MahalanobisDistance(nn.Module):
         rows = (embeddings.double() - self.mean) @ self.whitening.T
         distance: Tensor = torch.linalg.vector_norm(rows, dim=1).float()
         return distance
+
+
+class FeatureDistance(nn.Module):
+    """Squared Mahalanobis distance of each position's features from what is normal at its place.
+
+    Ours. Near to it is PaDiM (Defard et al., 2021), which keeps a covariance for every place; here
+    places share one, so that memory and the number of training images needed stay small.
+
+    The mean is that of the place, over training images and neighbours; the covariance is that of
+    what remains, over all places. The distance is divided by the number of channels: 1 on average
+    over the training images. Until :meth:`fit` has run: the mean square of the features.
+
+    Args:
+        channels: of the features.
+        side: of their map.
+    """
+
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, channels, side, side))
+        self.register_buffer("whitening", torch.eye(channels))
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Learn from features ``(B, C, h, w)`` in batches, which are gone through twice."""
+        total = torch.zeros_like(self.mean, dtype=torch.float64)
+        count = 0
+        for features in batches:
+            total += features.double().sum(dim=0, keepdim=True)
+            count += len(features)
+        self.mean.copy_(smooth(total / count, WINDOW))
+        covariance, _ = ledoit_wolf(
+            (features - self.mean).movedim(1, 3).flatten(0, 2) for features in batches
+        )
+        self.whitening.copy_(whitening(covariance))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``(B, C, h, w)`` to distances ``(B, 1, h, w)`` float32."""
+        remainder = features.float() - self.mean
+        white = torch.einsum("dc,bchw->bdhw", self.whitening, remainder)
+        return white.square().mean(dim=1, keepdim=True)
 
 
 def ledoit_wolf(centred: Iterable[Tensor]) -> tuple[Tensor, float]:
@@ -100,15 +139,13 @@ def ledoit_wolf(centred: Iterable[Tensor]) -> tuple[Tensor, float]:
     Returns:
         ``(D, D)`` float64, and the share of the identity in it, from 0 to 1.
     """
-    products: Tensor | None = None
+    products = torch.zeros((), dtype=torch.float64)
     fourth, count = 0.0, 0
     for part in centred:
         rows = part.double()
-        product = rows.T @ rows
-        products = product if products is None else products + product
+        products = products + rows.T @ rows
         fourth += float(rows.square().sum(dim=1).square().sum())
         count += len(rows)
-    assert products is not None
     sample = products / count
     dimensions = len(sample)
     scale = float(sample.trace()) / dimensions

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from medad_fast.methods.parts.scoring import foreground, score_images
+from medad_fast.methods.parts.score import foreground, score_images
 from medad_fast.ops import smooth_saliency
+from python_tests.methods.cradl.small import FLOW, build, fitted
 from python_tests.methods.small import discs
-from python_tests.methods.small_cradl import FLOW, build, fitted
 
 
 @pytest.mark.parametrize("settings", [{"components": (1,)}, {"components": (4,)}, FLOW])
@@ -88,7 +88,7 @@ def test_the_map_is_masked_and_smoothed_by_the_op(channels, masked):
 def test_the_image_score_can_come_from_the_map(rule):
     method = build(image_score=rule).eval()
     scores, maps = method.predict(discs(3))
-    assert torch.equal(scores, score_images(maps, rule, top_k=100, quantile=0.99))
+    assert torch.equal(scores, score_images(maps, method.config))
 
 
 def test_predicting_works_in_every_gradient_mode_and_leaves_it_as_it_was():

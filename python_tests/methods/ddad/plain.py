@@ -7,8 +7,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from medad_fast.nets.ensemble import EnsembleAutoencoder
-from medad_fast.nets.members import MemberConvolution, MemberLinear, MemberNorm
+from medad_fast.nets.ensemble import (
+    EnsembleAutoencoder,
+    MemberConvolution,
+    MemberLinear,
+    MemberNorm,
+)
 
 
 class PlainAutoencoder(nn.Module):

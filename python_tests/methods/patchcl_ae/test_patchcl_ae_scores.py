@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from medad_fast.methods.parts.normals import NormalMaps
-from medad_fast.methods.parts.scoring import foreground, smooth
+from medad_fast.methods.parts.score import foreground, smooth
 from python_tests.methods.small import discs, small
 
 build = partial(small, "patchcl-ae")
@@ -82,6 +82,6 @@ def test_maps_count_by_what_is_normal_at_a_place_where_asked():
 
 
 def test_maps_that_never_vary_stay_finite():
-    normals = NormalMaps(2, 32)
+    normals = NormalMaps(2, 32, margin=0.0)
     normals.fit([torch.ones(3, 2, 32, 32)])
     assert torch.equal(normals(torch.full((1, 2, 32, 32), 3.0)), torch.full((1, 2, 32, 32), 2.0))
