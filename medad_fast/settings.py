@@ -48,26 +48,21 @@ SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 100, 100
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """In an ``Annotated`` type: what a value must be, in words, and the test of it if it has one.
-
-    The words take the place of those that the type itself would give.
-    """
+    """In an ``Annotated`` type: what a value must be, in words and as a test."""
 
     wanted: str
-    holds: Callable[[Any], bool] | None = None
+    holds: Callable[[Any], bool]
 
     def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._check, handler(kind))
 
     def _check(self, value: T) -> T:
-        if self.holds is not None and not self.holds(value):
+        if not self.holds(value):
             raise ValueError(self.wanted)
         return value
 
 
-ImageSize = Annotated[
-    int, Field(ge=32, le=512, multiple_of=16), Rule("a multiple of 16 from 32 to 512")
-]
+ImageSize = Annotated[int, Field(ge=32, le=512, multiple_of=16)]
 Channels = Annotated[
     int,
     Field(json_schema_extra={"enum": [1, 3]}, description="grey or colour"),
@@ -190,6 +185,8 @@ def _wanted(kind: Any, metadata: Sequence[Any] = ()) -> str:
         for limit in each.metadata if isinstance(each, FieldInfo) else [each]:
             limits |= dataclasses.asdict(limit)
     noun = NOUNS.get(kind, "a table")
+    if "multiple_of" in limits:
+        noun = f"a multiple of {limits['multiple_of']}"
     if limits.keys() == {"ge"}:
         return f"{noun} of {limits['ge']} or more"
     inside = [f"{word} {limits[key]}" for key, word in RANGE.items() if key in limits]

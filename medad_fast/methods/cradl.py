@@ -49,7 +49,7 @@ class CRADLConfig:
     latent_dim: int = setting(20, "the command's default; the class has 512", ge=2)
     pretext: Literal["contrastive", "reconstruction"] = setting(
         "contrastive",
-        '"reconstruction": the same encoder in an autoencoder, as the abstract compares',
+        "\"reconstruction\" trains an autoencoder's encoder: the abstract's comparison",
     )
     temperature: float = setting(0.5, "of the contrastive loss", gt=0)
     mirror: bool = setting(True, "left and right: one axis in the code, which depends on its files")

@@ -59,7 +59,7 @@ class PatchKNNConfig:
     selection: Selection = setting("coreset", 'PatchCore; "random" is quicker')
     neighbours: int = setting(1, "nearest patches whose mean distance counts, PatchCore", ge=1)
     image_score: ImageScore = setting(
-        "max", "Departs: PatchCore also weighs it by how dense the bank is there"
+        "max", "Departs: PatchCore also weighs the largest by how dense the bank is there"
     )
     top_k: TopK = 100
     quantile: Quantile = 0.99

@@ -49,7 +49,7 @@ class PatchCLAEConfig:
     residual: bool = setting(True, "open; CUT's encoder has residual units there")
     downsample: Downsample = setting("average", 'open: "a pooling layer"; CUT has "blur"')
     noise_sigma: float = setting(
-        0.05, "open; Gaussian, the re-implementation's, images in [-1, 1]", ge=0
+        0.05, "open: Gaussian; the re-implementation's value, images in [-1, 1]", ge=0
     )
     noise_resolution: tuple[int, ...] = setting(
         (),
@@ -66,7 +66,9 @@ class PatchCLAEConfig:
     negatives: Literal["image", "batch"] = setting("image", "Sec. 3.1.3")
     detach_key: bool = setting(True, "open; CUT detaches, the re-implementation does not")
     reduction: Literal["mean", "sum"] = setting("sum", 'over positions; Eq. 3, CUT has "mean"')
-    foreground_only: bool = setting(False, "Departs when true: sample patches that are not black")
+    foreground_only: bool = setting(
+        False, "Departs when true: sample patches that are not all black"
+    )
     patch_loss: Literal["contrastive", "cosine", "mse"] = setting("contrastive", "Table 8")
     patch_weight: float = setting(1.0, "Eq. 4; 0 leaves the heads as they were drawn", ge=0)
     pixel_weight: float = setting(
@@ -74,8 +76,7 @@ class PatchCLAEConfig:
     )
     pixel_loss: Literal["l1", "mse"] = setting("l1", "open; the error that the pixel score shows")
     adversarial: Adversarial = setting(
-        "non_saturating",
-        'Departs: "saturating", Algorithm 1\'s, stalls once the discriminator wins',
+        "non_saturating", 'Departs: "saturating" (Algorithm 1) stalls once the discriminator wins'
     )
     adversarial_weight: float = setting(1.0, "Eq. 4; 0 trains without a discriminator", ge=0)
     score: Literal["patch", "pixel", "patch+pixel"] = setting(

@@ -38,9 +38,7 @@ LOSSES = (
 class SALADConfig:
     """Settings of :class:`~medad_fast.methods.salad.SALAD`; of the paper's, none is known.
 
-    Of the losses, fields ``<name>_weight``, the first three are named by the abstract or by Lu et
-    al. The terms of the score, ``score_<name>``, are in standard deviations of held-out normal
-    images.
+    ``<name>_weight`` are those of the losses, ``score_<name>`` those of the score's terms.
     """
 
     image_size: ImageSize = setting(256, "side of the images in pixels, ours")
@@ -52,11 +50,13 @@ class SALADConfig:
     )
     norm: Norm = setting("group", "ours: a batch would mix clean, rebuilt and damaged images")
     adversarial: Adversarial = setting("non_saturating", "ours; the kind is not known")
-    adversarial_weight: float = setting(1.0, "0 trains without an image discriminator", ge=0)
-    structure_weight: float = setting(1.0, "1 - SSIM of image and reconstruction", ge=0)
-    centre_weight: float = setting(0.1, "squared distance of code and centre, per entry", ge=0)
+    adversarial_weight: float = setting(1.0, "Lu et al.; 0: no image discriminator", ge=0)
+    structure_weight: float = setting(1.0, "Lu et al.: 1 - SSIM of image and reconstruction", ge=0)
+    centre_weight: float = setting(
+        0.1, "Lu et al.: squared distance to the centre, per entry", ge=0
+    )
     reconstruction_weight: float = setting(10.0, "ours: mean |x - G(E(x))|", ge=0)
-    consistency_weight: float = setting(1.0, "ours: E(x) and E(G(E(x))), squared, per entry", ge=0)
+    consistency_weight: float = setting(1.0, "ours: squared E(x) - E(G(E(x))), per entry", ge=0)
     restore_weight: float = setting(1.0, "ours, a pretext: mean |x - G(E(damaged x))|", ge=0)
     rotation_weight: float = setting(0.1, "ours, a pretext: cross-entropy of quarter turns", ge=0)
     latent_adversarial_weight: float = setting(0.0, "ours: codes against normal random ones", ge=0)
@@ -70,12 +70,14 @@ class SALADConfig:
     centre_margin: float = setting(0.1, "Deep SVDD's code: no centre entry is nearer to 0", ge=0)
     spread_weight: float = setting(1.0, "ours: hinge against codes that are all alike", ge=0)
     spread_floor: float = setting(0.1, "ours: least deviation of a code's entry in a batch", gt=0)
-    score_reconstruction: float = setting(1.0, "ours, of the score: mean |x - G(E(x))|", ge=0)
-    score_structure: float = setting(1.0, "ours, of the score: 1 - SSIM", ge=0)
-    score_consistency: float = setting(1.0, "ours, of the score: E(x) and E(G(E(x)))", ge=0)
-    score_centre: float = setting(1.0, "ours, of the score: code and centre", ge=0)
+    score_reconstruction: float = setting(
+        1.0, "ours: of this term in the score, in deviations of held-out normal images", ge=0
+    )
+    score_structure: float = setting(1.0, "ours: as score_reconstruction", ge=0)
+    score_consistency: float = setting(1.0, "ours: as score_reconstruction", ge=0)
+    score_centre: float = setting(1.0, "ours: as score_reconstruction", ge=0)
     score_rotation: float = setting(
-        0.0, "of the score: all quarter turns; needs rotation_weight", ge=0
+        0.0, "ours: all four quarter turns; needs rotation_weight", ge=0
     )
     map_error: Literal["reconstruction", "structure", "both"] = setting("both", "ours")
     image_score: ImageScore = setting("mean", "ours: from the error maps to the first two terms")
