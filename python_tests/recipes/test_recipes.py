@@ -68,6 +68,14 @@ def test_a_method_may_have_its_own_preprocessing_which_wins(tmp_path):
         assert recipe.fields_of(other) == {}
 
 
+def test_the_pages_example_does_what_it_says(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(PAGE.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0])
+    recipe = load_recipe(path)
+    assert recipe.preprocess_of("ddad") == {"modality": "MR", "axis": "coronal"}
+    assert recipe.preprocess_of("autoencoder") == {"modality": "MR"}
+
+
 @pytest.mark.parametrize("method", list_methods())
 def test_no_method_has_a_setting_of_the_name_of_its_preprocessing(method):
     assert not hasattr(config_class(method), "preprocess")
