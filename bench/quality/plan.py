@@ -65,7 +65,7 @@ class Fit:
 
     def fields(self) -> dict[str, Any]:
         """Settings to pass to ``fit``: the recipe's, the variant's, the longer schedule."""
-        fields = {**_recipe(self.set.recipe).methods[self.method], **self.variant.overrides}
+        fields = {**_recipe(self.set.recipe).fields_of(self.method), **self.variant.overrides}
         if self.hours is None:
             return fields
         config = to_fields(from_fields(config_class(self.method), fields, self.method))
@@ -82,8 +82,8 @@ class Fit:
         return to_fields(from_fields(config_class(self.method), self.fields(), self.method))
 
     def preprocess(self) -> dict[str, Any]:
-        """The recipe's fields of ``PreprocessConfig``."""
-        return _recipe(self.set.recipe).preprocess
+        """The recipe's fields of ``PreprocessConfig`` for this method."""
+        return _recipe(self.set.recipe).preprocess_of(self.method)
 
     def identity(self) -> dict[str, Any]:
         """What the key is made from."""

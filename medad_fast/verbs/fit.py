@@ -95,13 +95,13 @@ def fit(
         Interrupted: SIGINT or SIGTERM came; ``resume=True`` goes on from there.
     """
     recipe = load_recipe(config) if config is not None else Recipe()
-    fields = {**recipe.methods.get(method, {}), **overrides}
+    fields = {**recipe.fields_of(method), **overrides}
     seed = next(value for value in (seed, recipe.seed, 0) if value is not None)
     max_steps = max_steps if max_steps is not None else recipe.max_steps
     _check_numbers(seed, max_steps)
     check_target(target_fpr)
     settings = from_fields(config_class(method), fields, f"method {method}")
-    prepared = _preprocess_config(settings, {**recipe.preprocess, **(preprocess or {})})
+    prepared = _preprocess_config(settings, {**recipe.preprocess_of(method), **(preprocess or {})})
     place = pick_device(device)
     folder = Path(out)
     dataset = load_dataset(data, loose_files_are="normal")
@@ -215,8 +215,8 @@ def _published(
     """The figures that the recipe gives for this method, and where the run departs from it."""
     if not recipe.published:
         return None
-    wanted = {**to_fields(config_class(method)(**recipe.methods.get(method, {})))}
-    wanted |= recipe.preprocess | {"max_steps": recipe.max_steps}
+    wanted = to_fields(config_class(method)(**recipe.fields_of(method)))
+    wanted |= recipe.preprocess_of(method) | {"max_steps": recipe.max_steps}
     made = prepared.to_dict() | to_fields(settings) | {"max_steps": max_steps}
     changed = [name for name in made if name in wanted and made[name] != wanted[name]]
     return for_run(recipe.name, method, recipe.published, changed)
