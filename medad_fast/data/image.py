@@ -21,7 +21,7 @@ class Provenance:
     source: Path
     """The file, or the first file of a series."""
     reader: str
-    """``"dicom"``, ``"nifti"``, ``"picture"`` or ``"array"``."""
+    """Name of the format (``"dicom"``, ``"nifti"``, ``"picture"``), or ``"array"``."""
     bits_stored: int
     """Bits per sample in the file."""
     rescaled: bool = False

@@ -1,28 +1,31 @@
-"""The three ways in which a folder says what its images are."""
+"""The images of a folder, and the three ways in which it says what they are."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import cast, get_args
 
 from medad_fast.data.dataset import Label, Split
+from medad_fast.data.formats import is_image_file, stem
 from medad_fast.data.limits import MAX_HEADER_BYTES, regular_file_size
-from medad_fast.data.walk import image_files, is_image_file, stem
 from medad_fast.errors import InputError
 
 __all__ = [
     "Entry",
     "check_loose_normals",
     "has_folder_layout",
+    "image_files",
     "masks_by_stem",
     "read_data_json",
     "read_folder_layout",
     "read_manifest",
+    "without_repeats",
 ]
 
 _LABELS: dict[Split, tuple[Label, ...]] = {
@@ -45,6 +48,48 @@ class Entry:
     patient: str = ""
     mask: Path | None = None
     groups: dict[str, str] = field(default_factory=dict)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All images below ``folder``, sorted by path, each file once.
+
+    Links to folders are not followed, links to files are; pipes, devices, hidden files and folders
+    of finished predictions (their maps are no images of patients) are passed over. A file that is
+    found under two names is listed under the first.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    return without_repeats(sorted(_walk(folder)))
+
+
+def without_repeats(paths: list[Path]) -> list[Path]:
+    """The paths in order, without those that lead to a file already listed."""
+    seen: set[tuple[int, int]] = set()
+    kept = []
+    for path in paths:
+        status = path.stat()
+        if (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
+            kept.append(path)
+    return kept
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=False):
+        folders[:] = [
+            name
+            for name in folders
+            if not _is_hidden(name) and not Path(here, name, "predict.json").is_file()
+        ]
+        yield from (Path(here, name) for name in names if is_image_file(Path(here, name)))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def has_folder_layout(root: Path) -> bool:

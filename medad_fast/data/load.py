@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from medad_fast.data.dataset import Case, Dataset
-from medad_fast.data.formats.dicom.series import FileGroup, group_files, patient_of
+from medad_fast.data.formats import (
+    FileGroup,
+    all_suffixes,
+    group_files,
+    is_image_file,
+    is_index,
+    stem,
+)
 from medad_fast.data.layouts import (
     Entry,
     check_loose_normals,
     has_folder_layout,
+    image_files,
     masks_by_stem,
     read_data_json,
     read_folder_layout,
     read_manifest,
+    without_repeats,
 )
-from medad_fast.data.walk import image_files, is_image_file, stem, without_repeats
 from medad_fast.errors import InputError
 
 __all__ = ["load_dataset", "manifest_of"]
+
+_SUBJECT = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*)(?=[/_.]|$)")
+"""The subject part of a BIDS path, also with hyphens in the label."""
 
 
 def load_dataset(
@@ -49,7 +61,7 @@ def load_dataset(
         if unused:
             raise InputError(f"{unused[0]}: is a mask without an image in test/abnormal")
     if not cases:
-        raise InputError(f"{data}: holds no image (.dcm, .nii, .nii.gz, .png, .jpg)")
+        raise InputError(f"{data}: holds no image ({', '.join(all_suffixes())})")
     _check_files_once(cases)
     _check_patients_once(cases)
     return Dataset(root, cases)
@@ -65,7 +77,7 @@ def manifest_of(data: Path | str) -> str | None:
 
 def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[Path, list[Entry]]:
     path = Path(data)
-    if path.name.upper() == "DICOMDIR" and path.is_file():
+    if is_index(path) and path.is_file():
         # The paths that it lists are not followed: the files beside it tell what they are.
         path = path.parent
     if path.is_dir():
@@ -91,9 +103,8 @@ def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[P
     if glob.has_magic(str(data)):
         matches = glob.glob(str(data), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute
         found = sorted(Path(each) for each in matches)
-        return _fixed_part(path), [
-            _loose(without_repeats([each for each in found if is_image_file(each)]), loose)
-        ]
+        files = without_repeats([each for each in found if is_image_file(each)])
+        return _fixed_part(path), [_loose(files, loose)]
     if path.exists():
         raise InputError(f"{data}: is neither a folder nor a regular file")
     raise InputError(f"{data}: does not exist")
@@ -121,11 +132,16 @@ def _cases(root: Path, entry: Entry, masks: dict[str, Path]) -> Iterator[Case]:
             name=name,
             label=entry.label,
             split=entry.split,
-            patient=entry.patient
-            or patient_of(name, group.patient_id, _relative(root, group.series)),
+            patient=entry.patient or _patient_of(name, group, root),
             mask=entry.mask or _mask_of(name, group, entry, masks),
             groups=entry.groups,
         )
+
+
+def _patient_of(name: str, group: FileGroup, root: Path) -> str:
+    """What the files say, else the ``sub-X`` part of the name, else the series."""
+    subject = _SUBJECT.search(name)
+    return group.patient_id or (subject.group(1) if subject else _relative(root, group.series))
 
 
 def _relative(root: Path, path: Path) -> str:

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.data.formats import quiet
 from medad_fast.data.formats.dicom.file import open_dataset
 from medad_fast.data.formats.dicom.frames import (
+    FRAME_TAGS,
     SPACINGS,
     frame_headers,
-    grouping_tags,
+    place_of,
     plane_spacing_mm,
+    stacked_geometry,
 )
-from medad_fast.data.formats.dicom.geometry import place_of, stacked_geometry
 from medad_fast.data.formats.dicom.pixels import known_modality
 from medad_fast.data.image import Image
 from medad_fast.data.limits import naming
-from medad_fast.data.quiet import quiet
 from medad_fast.errors import InputError
 
 __all__ = ["IDENTITY_TAGS", "DicomSource", "SourceFrame", "dicom_source"]
@@ -123,7 +124,7 @@ def dicom_source(image: Image, files: Sequence[Path]) -> DicomSource:
     headers, frames = [], []
     for path in files:
         with naming(path, "a DICOM image", tell=False), quiet():
-            dataset = open_dataset(path, tags=(*_TAGS, *grouping_tags()))
+            dataset = open_dataset(path, tags=(*_TAGS, *FRAME_TAGS))
             for tag in _MUST:
                 if not dataset.get(tag):
                     raise InputError(f"{path}: lacks the tag {tag}, which DICOM results refer to")

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.data.formats import quiet
 from medad_fast.data.limits import naming
-from medad_fast.data.quiet import quiet
 from medad_fast.dicom_out.origin import NOT_FOR_DIAGNOSIS, MapOrigin
 from medad_fast.dicom_out.reference import finish, stand_in
 from medad_fast.dicom_out.source import DicomSource, SourceFrame

@@ -203,8 +203,7 @@ def _burned_in(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     if told:
         text = f"{_of(told, facts)} say that text is burned into them; {_example(told)}"
         yield Finding("wrong", "burned-in text", text)
-    silent = [f for f in facts if f.modality in _PHOTOGRAPHED and f.reader == "dicom"]
-    silent = [fact for fact in silent if fact.said_burned_in == ""]
+    silent = [f for f in facts if f.modality in _PHOTOGRAPHED and f.said_burned_in == ""]
     if silent:
         text = f"{_of(silent, facts)} do not say whether text is burned in; {_example(silent)}"
         yield Finding("note", "burned-in text", text)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medad_fast.data.formats import quiet
 from medad_fast.data.limits import (
     MAX_DECODED_BYTES,
     MAX_SEQUENCE_DEPTH,
     naming,
     regular_file_size,
 )
-from medad_fast.data.quiet import quiet
 from medad_fast.errors import InputError, LimitError
 
 __all__ = ["HEADER_TAGS", "MAX_INFLATED_BYTES", "open_dataset"]
@@ -62,8 +62,8 @@ class _Clamped(io.BufferedReader):
 def open_dataset(path: Path, *, tags: Sequence[str] | None = None) -> Any:
     """Parse a DICOM file into a pydicom dataset.
 
-    What pydicom warns of and logs is dropped (:func:`medad_fast.data.quiet.quiet`), and so are the
-    texts of its exceptions, which quote values too.
+    Pydicom's warnings and log lines are dropped, and so are the texts of its exceptions: they quote
+    values of the file.
 
     Args:
         path: the file.

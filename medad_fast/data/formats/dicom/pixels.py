@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from medad_fast.data.limits import MAX_FRAMES, check_size
 from medad_fast.errors import InputError, LimitError
 
-__all__ = ["GREY", "check_header", "decoded_frames", "known_modality"]
+__all__ = ["GREY", "check_header", "decoded_frames", "decoders", "known_modality"]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -139,6 +139,22 @@ def _decoded(path: Path, dataset: Any) -> NDArray[Any]:
                 f"reads: {_EXTRA}"
             ) from error
         raise InputError(f"{path}: is damaged: no decoder of {syntax.name} reads it") from error
+
+
+def decoders() -> dict[str, bool]:
+    """Whether each kind of compression can be decoded here."""
+    from pydicom import uid
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntaxes = {
+        "uncompressed": uid.ExplicitVRLittleEndian,
+        "RLE": uid.RLELossless,
+        "JPEG": uid.JPEGBaseline8Bit,
+        "JPEG lossless": uid.JPEGLosslessSV1,
+        "JPEG-LS": uid.JPEGLSLossless,
+        "JPEG 2000": uid.JPEG2000Lossless,
+    }
+    return {name: get_decoder(syntax).is_available for name, syntax in syntaxes.items()}
 
 
 def _remedy(missing: list[str]) -> str:

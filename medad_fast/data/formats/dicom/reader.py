@@ -15,15 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.data.formats import ReadOptions, quiet
 from medad_fast.data.formats.dicom.file import open_dataset
-from medad_fast.data.formats.dicom.frames import frame_headers, plane_spacing_mm
-from medad_fast.data.formats.dicom.geometry import SlicePlace, place_of, stacked_geometry
+from medad_fast.data.formats.dicom.frames import (
+    SlicePlace,
+    frame_headers,
+    place_of,
+    plane_spacing_mm,
+    stacked_geometry,
+)
 from medad_fast.data.formats.dicom.grey import grey_values, is_rescaled
 from medad_fast.data.formats.dicom.pixels import GREY, check_header, decoded_frames, known_modality
 from medad_fast.data.geometry import slice_spacing_mm
 from medad_fast.data.image import Image, Provenance
 from medad_fast.data.limits import check_size, naming
-from medad_fast.data.quiet import quiet
 from medad_fast.errors import InputError
 
 __all__ = ["read_dicom", "read_dicom_series"]
@@ -44,7 +49,7 @@ class _Frame:
     attributes: dict[str, str]
 
 
-def read_dicom(path: Path, *, voi_window: bool = False) -> Image:
+def read_dicom(path: Path, options: ReadOptions) -> Image:
     """Read a DICOM file.
 
     Pixels are in the units of the modality LUT (Hounsfield units for CT). A file that tells its
@@ -52,27 +57,19 @@ def read_dicom(path: Path, *, voi_window: bool = False) -> Image:
     become a volume where they tell their places and these are evenly spaced, else pictures in the
     order of the file.
 
-    Args:
-        path: the file.
-        voi_window: clip to the first window that the file recommends, if it has one.
-
     Raises:
         InputError: damaged, without pixels, or compressed in a way that no installed decoder
             reads.
         LimitError: larger than the stated limits.
     """
-    frames = _read_frames(path, voi_window)
+    frames = _read_frames(path, options)
     if len(frames) > 1 and not _are_volume(frames):
         return _pictures(frames)
     return _assembled(frames)
 
 
-def read_dicom_series(paths: Sequence[Path], *, voi_window: bool = False) -> Image:
-    """Read the single-frame files of one series as a volume of axial slices.
-
-    Args:
-        paths: the files, in any order.
-        voi_window: as :func:`read_dicom`.
+def read_dicom_series(paths: Sequence[Path], options: ReadOptions) -> Image:
+    """Read the single-frame files of one series, in any order, as a volume of axial slices.
 
     Raises:
         InputError: as :func:`read_dicom`, or the files do not form one evenly spaced volume.
@@ -80,7 +77,7 @@ def read_dicom_series(paths: Sequence[Path], *, voi_window: bool = False) -> Ima
     """
     frames: list[_Frame] = []
     for path in paths:
-        found = _read_frames(path, voi_window)
+        found = _read_frames(path, options)
         if len(found) != 1:
             raise InputError(f"{path}: holds {len(found)} frames; files of a series hold one each")
         frames += found
@@ -89,31 +86,25 @@ def read_dicom_series(paths: Sequence[Path], *, voi_window: bool = False) -> Ima
     return _assembled(frames)
 
 
-def _read_frames(path: Path, voi_window: bool) -> list[_Frame]:
+def _read_frames(path: Path, options: ReadOptions) -> list[_Frame]:
     dataset = open_dataset(path)
     # The texts of pydicom's warnings and errors quote values of the file.
     with naming(path, "a DICOM image", tell=False), quiet():
         count = check_header(path, dataset)
         stored = decoded_frames(path, dataset, count)
-        grey = str(dataset.PhotometricInterpretation) in GREY
         return [
-            _frame(path, dataset, header, pixels, voi_window and grey, grey)
+            _frame(path, dataset, header, pixels, options)
             for header, pixels in zip(frame_headers(dataset, count), stored, strict=True)
         ]
 
 
 def _frame(
-    path: Path,
-    dataset: Any,
-    header: dict[str, Any],
-    stored: NDArray[Any],
-    voi_window: bool,
-    grey: bool,
+    path: Path, dataset: Any, header: dict[str, Any], stored: NDArray[Any], options: ReadOptions
 ) -> _Frame:
-    window = None
-    pixels = stored
+    grey = str(dataset.PhotometricInterpretation) in GREY
+    pixels, window = stored, None
     if grey:
-        pixels, window = grey_values(path, header, stored, voi_window)
+        pixels, window = grey_values(path, header, stored, options.voi_window)
     return _Frame(
         pixels=pixels,
         modality=known_modality(dataset),

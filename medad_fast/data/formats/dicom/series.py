@@ -1,45 +1,28 @@
-"""Which files belong together, and whose they are."""
+"""Which DICOM files belong together."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medad_fast.data.formats import FileGroup, quiet
 from medad_fast.data.formats.dicom.file import HEADER_TAGS, open_dataset
-from medad_fast.data.formats.dicom.geometry import place_of, stacked_geometry
+from medad_fast.data.formats.dicom.frames import place_of, stacked_geometry
 from medad_fast.data.formats.dicom.pixels import GREY
 from medad_fast.data.limits import MAX_FRAMES
-from medad_fast.data.quiet import quiet
-from medad_fast.data.walk import is_dicom
 from medad_fast.errors import InputError, MedadError
 
-__all__ = ["FileGroup", "group_files", "patient_of"]
+__all__ = ["group_series"]
 
 _Member = tuple[Path, Any]
 """A file and its header, ``None`` where that cannot be read."""
 
-_SUBJECT = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*)(?=[/_.]|$)")
-"""The subject part of a BIDS path, also with hyphens in the label."""
 
-
-@dataclass(frozen=True)
-class FileGroup:
-    """The files of one image or volume, in slice order."""
-
-    files: tuple[Path, ...]
-    patient_id: str
-    """DICOM's PatientID; empty where there is none."""
-    series: Path
-    """The first file of the DICOM series that they are of, as sorted; their own first otherwise."""
-
-
-def group_files(paths: Sequence[Path]) -> list[FileGroup]:
-    """Put the files of each DICOM series together; every other file is a group of its own.
+def group_series(paths: Sequence[Path]) -> list[FileGroup]:
+    """Put the files of each series that is one volume together, in slice order.
 
     A series that is no evenly spaced volume is parted by size, direction and spacing (a scout
     beside a stack), and what is none then by echo, acquisition and time point. What is left stays
@@ -52,12 +35,11 @@ def group_files(paths: Sequence[Path]) -> list[FileGroup]:
             header = _header(path)
             uid = "" if header is None else str(header.get("SeriesInstanceUID", "") or "")
             series.setdefault(uid or path, []).append((path, header))
-        groups = [group for members in series.values() for group in _of_series(members)]
-    return sorted(groups, key=lambda group: group.files[0])
-
-
-def _of_series(members: list[_Member]) -> Iterator[FileGroup]:
-    yield from _stacks(members, _PARTINGS, min(path for path, _ in members))
+        return [
+            group
+            for members in series.values()
+            for group in _stacks(members, _PARTINGS, min(path for path, _ in members))
+        ]
 
 
 def _stacks(
@@ -98,15 +80,7 @@ def _moment(header: Any) -> object:
 _PARTINGS = (_plane, _moment)
 
 
-def patient_of(name: str, patient_id: str, series: str) -> str:
-    """Whose image it is: its PatientID, else the ``sub-X`` part of its name, else its series."""
-    subject = _SUBJECT.search(name)
-    return patient_id or (subject.group(1) if subject else series)
-
-
 def _header(path: Path) -> Any:
-    if not is_dicom(path):
-        return None
     try:
         return open_dataset(path, tags=HEADER_TAGS)
     except MedadError:
