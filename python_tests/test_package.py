@@ -68,7 +68,9 @@ def test_every_public_name_is_there() -> None:
     assert set(medad_fast.__all__) <= set(dir(medad_fast))
 
 
-@pytest.mark.parametrize("first", ["medad_fast.verbs.fit", "medad_fast.verbs.predict", "medad_fast.evaluation.summary"])
+@pytest.mark.parametrize(
+    "first", ["medad_fast.verbs.fit", "medad_fast.verbs.predict", "medad_fast.evaluation.summary"]
+)
 def test_a_verb_stays_a_function_when_its_module_is_imported(first: str) -> None:
     code = f"import {first}; import medad_fast as m; print(callable(m.fit), callable(m.predict),"
     assert fresh(code + "callable(m.evaluate), callable(m.load))") == "True True True True"

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from medad_fast.data import Case, Image, Provenance, image_of_array, read
+from medad_fast.data.cohort import Cohort
 from medad_fast.data.formats.nifti import write_nifti
 from medad_fast.data.geometry import geometry_of, slice_spacing_mm
-from medad_fast.data.pipeline import Pipeline, load_slices, resolve_modality
+from medad_fast.data.pipeline import Pipeline, resolve_modality
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
 
@@ -198,13 +199,11 @@ def _cases(folder: Path) -> list[Case]:
 
 
 def test_loading_keeps_track_of_cases_and_places(tmp_path):
-    seen: list[tuple[int, int]] = []
-    loaded = load_slices(_cases(tmp_path), _pipeline(), progress=lambda *at: seen.append(at))
+    loaded = Cohort.load(_cases(tmp_path), _pipeline())
     assert loaded.case.tolist() == [0, 1, 1, 2, 2, 2]
     assert loaded.index.tolist() == [0, 0, 1, 0, 1, 2]
     assert loaded.images.shape == (6, 1, 16, 16)
     assert loaded.skipped == 3
-    assert seen == [(1, 3), (2, 3), (3, 3)]
     alone = _pipeline()(read(tmp_path / "1.nii.gz")).images
     assert torch.equal(loaded.images[1:3], alone)
 
@@ -213,7 +212,7 @@ def test_loading_nothing_but_background_is_refused(tmp_path):
     write_nifti(tmp_path / "a.nii.gz", np.zeros((8, 8, 3), np.float32), np.eye(4))
     case = Case((tmp_path / "a.nii.gz",), "a", "normal", "train", "a")
     with pytest.raises(InputError, match="3 were skipped"):
-        load_slices([case], _pipeline())
+        Cohort.load([case], _pipeline())
 
 
 def test_the_modality_of_a_run_is_that_of_its_files(tmp_path):
