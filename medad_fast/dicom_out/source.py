@@ -121,7 +121,9 @@ def dicom_source(image: Image, files: Sequence[Path]) -> DicomSource:
     Raises:
         InputError: a file lacks an identifier that nothing could refer to it without.
     """
-    headers, frames = [], []
+    headers: list[Any] = []
+    frames: list[SourceFrame] = []
+    paths: list[Path] = []  # of each frame
     for path in files:
         with naming(path, "a DICOM image", tell=False), quiet():
             dataset = open_dataset(path, tags=(*_TAGS, *FRAME_TAGS))
@@ -129,36 +131,30 @@ def dicom_source(image: Image, files: Sequence[Path]) -> DicomSource:
                 if not dataset.get(tag):
                     raise InputError(f"{path}: lacks the tag {tag}, which DICOM results refer to")
             headers.append(dataset)
-            frames += _frames(path, dataset)
+            frames += _frames(dataset)
+            paths += [path] * (len(frames) - len(paths))
     with naming(files[0], "a DICOM image", tell=False), quiet():
         if image.geometry is not None and len(frames) > 1:
-            places = [place_of(frame[0], frame[1].header) for frame in frames]
+            places = [place_of(path, each.header) for path, each in zip(paths, frames, strict=True)]
             order = stacked_geometry([place for place in places if place is not None])[1]
             frames = [frames[i] for i in order]
-        first = headers[0]
+        shared = _shared(headers[0])
         return DicomSource(
-            frames=tuple(frame for _, frame in frames),
-            series=str(first.SeriesInstanceUID),
-            shared=_shared(first),
-            placed=image.geometry is not None and bool(_shared(first).get("FrameOfReferenceUID")),
+            frames=tuple(frames),
+            series=str(headers[0].SeriesInstanceUID),
+            shared=shared,
+            placed=image.geometry is not None and bool(shared.get("FrameOfReferenceUID")),
             image=image,
         )
 
 
-def _frames(path: Path, dataset: Any) -> list[tuple[Path, SourceFrame]]:
+def _frames(dataset: Any) -> list[SourceFrame]:
     count = int(dataset.get("NumberOfFrames", 1) or 1)
     # Some files of a kind with one frame count it all the same.
     several = count > 1 or dataset.get("SharedFunctionalGroupsSequence") is not None
+    identity = str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)
     return [
-        (
-            path,
-            SourceFrame(
-                sop_class=str(dataset.SOPClassUID),
-                sop_instance=str(dataset.SOPInstanceUID),
-                number=number if several else None,
-                header=header,
-            ),
-        )
+        SourceFrame(*identity, number=number if several else None, header=header)
         for number, header in enumerate(frame_headers(dataset, count), start=1)
     ]
 
