@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,8 @@ __all__ = ["read_dicom", "read_dicom_series"]
 
 _ATTRIBUTES = ("PatientID", "SeriesInstanceUID", "BurnedInAnnotation")
 
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """One decoded frame, rows and columns as stored."""
-
-    pixels: NDArray[Any]
-    modality: str
-    place: SlicePlace | None
-    spacing_mm: tuple[float, float, float] | None
-    """Of a frame without a place: thickness, between rows, between columns."""
-    provenance: Provenance
-    attributes: dict[str, str]
+_Frame = tuple[Image, SlicePlace | None]
+"""One frame as a picture ``(1, rows, columns)`` as stored, and where it lies in the patient."""
 
 
 def read_dicom(path: Path, options: ReadOptions) -> Image:
@@ -81,8 +71,9 @@ def read_dicom_series(paths: Sequence[Path], options: ReadOptions) -> Image:
         if len(found) != 1:
             raise InputError(f"{path}: holds {len(found)} frames; files of a series hold one each")
         frames += found
-        rows, columns = frames[0].pixels.shape[:2]
-        check_size(paths[0], len(paths), rows, columns, frames[0].pixels.itemsize)
+        first = frames[0][0].pixels
+        rows, columns = first.shape[1:3]
+        check_size(paths[0], len(paths), rows, columns, first.itemsize)
     return _assembled(frames)
 
 
@@ -105,11 +96,11 @@ def _frame(
     pixels, window = stored, None
     if grey:
         pixels, window = grey_values(path, header, stored, options.voi_window)
-    return _Frame(
-        pixels=pixels,
+    image = Image(
+        pixels=pixels[None],
         modality=known_modality(dataset),
-        place=place_of(path, header) if grey else None,
         spacing_mm=plane_spacing_mm(header),
+        geometry=None,
         provenance=Provenance(
             source=path,
             reader="dicom",
@@ -120,12 +111,19 @@ def _frame(
         ),
         attributes={key: str(dataset.get(key, "") or "") for key in _ATTRIBUTES},
     )
+    return image, place_of(path, header) if grey else None
+
+
+def _places(frames: Sequence[_Frame]) -> list[SlicePlace] | None:
+    """Where the frames lie, if all tell it."""
+    places = [place for _, place in frames if place is not None]
+    return places if len(places) == len(frames) else None
 
 
 def _are_volume(frames: Sequence[_Frame]) -> bool:
     """Whether frames of one file are slices of one volume; warns if they only look like it."""
-    places = [frame.place for frame in frames if frame.place is not None]
-    if len(places) < len(frames):
+    places = _places(frames)
+    if places is None:
         return False
     try:
         stacked_geometry(places)
@@ -136,32 +134,22 @@ def _are_volume(frames: Sequence[_Frame]) -> bool:
 
 
 def _pictures(frames: Sequence[_Frame]) -> Image:
-    first = frames[0]
-    return Image(
-        pixels=np.stack([frame.pixels for frame in frames]),
-        modality=first.modality,
-        spacing_mm=first.spacing_mm,
-        geometry=None,
-        provenance=first.provenance,
-        attributes=first.attributes,
-    )
+    return replace(frames[0][0], pixels=np.concatenate([image.pixels for image, _ in frames]))
 
 
 def _assembled(frames: Sequence[_Frame]) -> Image:
-    first = frames[0]
-    places = [frame.place for frame in frames if frame.place is not None]
-    if len(places) < len(frames):
+    first, places = frames[0][0], _places(frames)
+    if places is None:
         if len(frames) > 1:
             raise InputError(f"{first.provenance.source}: does not tell its place in the series")
         return _pictures(frames)
     geometry, order = stacked_geometry(places)
     # The source array is (columns, rows, slices): the order in which the affine counts.
-    source = np.stack([frames[i].pixels.T for i in order], axis=-1)
-    return Image(
+    source = np.stack([frames[i][0].pixels[0].T for i in order], axis=-1)
+    return replace(
+        first,
         pixels=geometry.to_slices(source),
-        modality=first.modality,
         spacing_mm=slice_spacing_mm(geometry),
         geometry=geometry,
-        provenance=frames[order[0]].provenance,
-        attributes=first.attributes,
+        provenance=frames[order[0]][0].provenance,
     )
