@@ -119,8 +119,8 @@ def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[P
         return path.parent, [_loose([path], loose)]
     if glob.has_magic(str(data)):
         matches = glob.glob(str(data), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute
-        found = sorted(Path(each) for each in matches)
-        files = _without_repeats([each for each in found if is_image_file(each)])
+        found = (each for each in sorted(map(Path, matches)) if is_image_file(each))
+        files = _without_repeats(found)
         return _fixed_part(path), [_loose(files, loose)]
     if path.exists():
         raise InputError(f"{data}: is neither a folder nor a regular file")
@@ -178,8 +178,7 @@ def _mask_of(name: str, group: FileGroup, entry: _Entry, masks: dict[str, Path])
 def _check_files_once(cases: Iterable[Case]) -> None:
     seen: dict[tuple[int, int], Path] = {}
     for path in (path for case in cases for path in case.files):
-        status = path.stat()
-        other = seen.setdefault((status.st_dev, status.st_ino), path)
+        other = seen.setdefault(_identity(path), path)
         if other is not path:
             raise InputError(f"{path}: is the same file as {other}; each may be listed once")
 
@@ -209,16 +208,17 @@ def _image_files(folder: Path) -> list[Path]:
     return _without_repeats(sorted(_walk(folder)))
 
 
-def _without_repeats(paths: list[Path]) -> list[Path]:
+def _without_repeats(paths: Iterable[Path]) -> list[Path]:
     """The paths in order, without those that lead to a file already listed."""
-    seen: set[tuple[int, int]] = set()
-    kept = []
+    first: dict[tuple[int, int], Path] = {}
     for path in paths:
-        status = path.stat()
-        if (status.st_dev, status.st_ino) not in seen:
-            seen.add((status.st_dev, status.st_ino))
-            kept.append(path)
-    return kept
+        first.setdefault(_identity(path), path)
+    return list(first.values())
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -226,16 +226,13 @@ def _walk(folder: Path) -> Iterator[Path]:
         raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
     for here, folders, names in os.walk(folder, onerror=refuse, followlinks=False):
-        folders[:] = [
-            name
-            for name in folders
-            if not _is_hidden(name) and not Path(here, name, "predict.json").is_file()
-        ]
+        folders[:] = [name for name in folders if not _is_passed_over(Path(here, name))]
         yield from (Path(here, name) for name in names if is_image_file(Path(here, name)))
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _is_passed_over(folder: Path) -> bool:
+    hidden = folder.name.startswith(".") or folder.name == "__MACOSX"
+    return hidden or (folder / "predict.json").is_file()
 
 
 def _has_folder_layout(root: Path) -> bool:
