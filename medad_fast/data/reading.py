@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medad_fast.data.formats import ReadOptions, format_of, formats, hushed_logs
 from medad_fast.data.formats.nifti import write_nifti
 from medad_fast.data.image import Geometry, Image
+from medad_fast.data.limits import naming
 from medad_fast.errors import InputError
 from medad_fast.files import atomic_write
 
@@ -35,13 +36,13 @@ def read(
     if not files:
         raise InputError("source must be a file or the files of a series, got no file")
     options = ReadOptions(voi_window=voi_window, volume=volume)
-    with hushed_logs():
-        kind = format_of(files[0])
-        if len(files) == 1:
-            return kind.read(files[0], options)
-        if kind.series is None:
-            raise InputError(f"{files[0]}: is an image by itself, not one of {len(files)} slices")
-        return kind.series.read(files, options)
+    kind = format_of(files[0])
+    if len(files) > 1 and kind.series is None:
+        raise InputError(f"{files[0]}: is an image by itself, not one of {len(files)} slices")
+    with hushed_logs(), naming(files[0], f"a {kind.kinds[0]} file"):
+        if len(files) > 1 and kind.series is not None:
+            return kind.series.read(files, options)
+        return kind.read(files[0], options)
 
 
 def read_mask(path: Path, image: Image) -> NDArray[np.bool_]:

@@ -77,6 +77,9 @@ def test_a_module_is_all_that_a_format_needs(tmp_path, pgm):
     assert stem("a/B.Pgm") == "a/B"
     (case,) = load_dataset(tmp_path / "data").cases
     assert case.files == (path,)
+    path.write_bytes(b"P5 3 2 255\n")
+    with pytest.raises(InputError, match=r"A\.PGM: cannot be read as a PGM file \(ValueError"):
+        read(path)
     (tmp_path / "a.txt").write_text("hello")
     with pytest.raises(InputError, match="is not a DICOM, NIfTI, PGM, PNG or JPEG file"):
         read(tmp_path / "a.txt")

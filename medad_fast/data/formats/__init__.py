@@ -87,7 +87,7 @@ class Format:
     sniff: Callable[[Path, bytes], bool]
     """Whether a file is of this format, by its content: the path and the first ``START_BYTES``."""
     read: Callable[[Path, ReadOptions], Image]
-    """Reads one file; raises ``InputError`` that names it, ``LimitError`` if it is too large."""
+    """Reads one file. Whatever it raises becomes an ``InputError`` that names the file."""
     series: Series | None = None
     asked_first: bool = False
     """Whether its files may begin as those of another format do."""

@@ -188,14 +188,16 @@ def _checked_shape(path: Path, dim: list[int]) -> tuple[int, int, int, int]:
 
 
 def _chosen(path: Path, layout: _Layout, chosen: int | None) -> int:
-    if chosen is None and layout.volumes > 1:
+    if layout.volumes == 1:
+        return 0
+    if chosen is None:
         raise InputError(
             f"{path}: holds {layout.volumes} volumes; choose one, from 0, with the preprocess "
             "setting volume"
         )
-    if chosen is not None and layout.volumes > 1 and not 0 <= chosen < layout.volumes:
+    if not 0 <= chosen < layout.volumes:
         raise InputError(f"{path}: has no volume {chosen}, only 0 to {layout.volumes - 1}")
-    return 0 if layout.volumes == 1 or chosen is None else chosen
+    return chosen
 
 
 def _affine(path: Path, header: Any) -> NDArray[np.float64]:
