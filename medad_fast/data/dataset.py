@@ -1,4 +1,4 @@
-"""A data set: which files there are, what they are, and whose."""
+"""A data set: its files, their labels, splits and patients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 Label = Literal["normal", "abnormal", "unlabeled"]
 Split = Literal["train", "tuning", "validation", "test"]
-"""Of a data set on disk none is ``tuning``: see :func:`hold_out_tuning`."""
+"""``tuning`` never stands on disk: :func:`hold_out_tuning` makes it."""
 
 MIN_NORMAL = 8
 """Fewer normal training files or series than this are refused."""
@@ -60,7 +60,7 @@ class Dataset:
     cases: tuple[Case, ...]
 
     def name_of(self, path: Path) -> str:
-        """A path relative to the root; the whole path of what lies elsewhere."""
+        """A path relative to the root, or the whole path if it is not below the root."""
         absolute, root = path.resolve(), self.root.resolve()
         below = absolute.is_relative_to(root)
         return (absolute.relative_to(root) if below else absolute).as_posix()
@@ -151,7 +151,7 @@ def _moved(dataset: Dataset, source: Split, target: Split, patients: set[str]) -
 
 
 def first_of_pools(cases: Sequence[Case], first: Mapping[str, int]) -> tuple[Case, ...]:
-    """So many of each pool of a ``data.json`` as ``first`` says; other cases as they are."""
+    """The first cases of each pool of a ``data.json``, as many as ``first`` says for it."""
     if not first or not any("pool" in case.groups for case in cases):
         return tuple(cases)
     return tuple(

@@ -1,4 +1,4 @@
-"""One door for all files: what kind a file is, is told by its content."""
+"""Read an image or a mask from a file of any format; its content decides which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What DICOM results must tell of the images that they were made from.
+"""What DICOM results must say about the images that they were made from.
 
 Only what the standard demands of an object in the same study is carried over: who the patient is
 and which study, series and image it was, where the pixels lie, and whether they were compressed
@@ -58,7 +58,7 @@ _CARRIED = {
     "Laterality": r"[LR]",
     "BurnedInAnnotation": r"YES|NO",
 }
-"""Attributes that are no identity, and what each value must look like to be carried over."""
+"""Other attributes that are carried over, and what each value must look like."""
 _TAGS = ("SpecificCharacterSet", "NumberOfFrames", *IDENTITY_TAGS, *_MUST, *_CARRIED, "Modality")
 
 
@@ -69,12 +69,12 @@ class SourceFrame:
     sop_class: str
     sop_instance: str
     number: int | None
-    """Of the frame in its file, from 1; ``None`` in a file that holds one frame by its kind."""
+    """Of the frame in its file, from 1; ``None`` if such files hold one frame only."""
     header: dict[str, Any]
-    """Position, orientation and spacing as the file tells them, by keyword."""
+    """Position, orientation and spacing as the file gives them, by keyword."""
 
     def pixel_spacing(self) -> list[Any] | None:
-        """Between rows and columns as the file tells it: of a radiograph that on its detector."""
+        """Between rows and columns as the file gives it; for radiographs, on the detector."""
         if plane_spacing_mm(self.header) is None:
             return None
         return next(list(self.header[tag]) for tag in SPACINGS if self.header.get(tag))
@@ -150,7 +150,7 @@ def dicom_source(image: Image, files: Sequence[Path]) -> DicomSource:
 
 def _frames(dataset: Any) -> list[SourceFrame]:
     count = int(dataset.get("NumberOfFrames", 1) or 1)
-    # Some files of a kind with one frame count it all the same.
+    # Single-frame files may have NumberOfFrames too.
     several = count > 1 or dataset.get("SharedFunctionalGroupsSequence") is not None
     identity = str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)
     return [
@@ -160,7 +160,7 @@ def _frames(dataset: Any) -> list[SourceFrame]:
 
 
 def _shared(dataset: Any) -> dict[str, Any]:
-    """Values that results carry; what is no value of its kind is left empty."""
+    """Values that results carry; an impossible value is left empty."""
     from pydicom.multival import MultiValue
 
     found: dict[str, Any] = {tag: _text(dataset.get(tag)) for tag in IDENTITY_TAGS}
@@ -182,7 +182,7 @@ def _text(value: Any) -> str:
 
 
 def _moment(text: str, kind: str) -> str:
-    """A date or time in the present form (``20261121``), also from ``2026.11.21``; else nothing."""
+    """A date or time in today's form (``20261121``), also from ``2026.11.21``; else empty."""
     from pydicom.valuerep import DA, TM
 
     digits = text.replace(".", "") if kind == "DA" else text.replace(":", "")

@@ -19,7 +19,7 @@ from medad_fast.errors import InputError
 __all__ = ["DATA_CHECKS", "check_data"]
 
 _LISTED = 10
-"""Files that cannot be read are listed up to here."""
+"""This many files that cannot be read are listed."""
 _LIKE_THE_OTHERS = 0.5
 """Correlation with what all images have in common, above which polarity can be judged."""
 _TWICE = 1.9
@@ -49,7 +49,7 @@ def check_data(
     try:
         dataset = load_dataset(data)
     except InputError as error:
-        # What stops every verb at once: no images, a patient in two splits, a broken manifest.
+        # No verb works: no images, a patient in two splits, a broken manifest.
         return [Finding("wrong", "data set", str(error))]
     facts: list[Facts] = []
     refusals: list[str] = []
@@ -92,7 +92,7 @@ def _classes(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
 
 def _patients(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     patients = {case.patient for case in dataset.cases}
-    # Loading the data set has refused a patient in two splits already.
+    # A patient in two splits was refused when the data set was loaded.
     yield Finding("ok", "patients", f"{len(patients)}, each in one split only")
 
 
@@ -159,7 +159,7 @@ def _uniform(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
 
 
 def _how_bad_bits(bits: set[int]) -> State:
-    """12 and 16 bits of one scanner mean the same; 8 bits are what an export has left of them."""
+    """12 and 16 bits of one scanner mean the same; 8 bits have lost something in an export."""
     return "wrong" if min(bits) <= 8 < max(bits) else "note"
 
 
@@ -202,7 +202,7 @@ def _polarity(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
 
 
 def _burned_in(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
-    """Marks name patients, and where they are more frequent in one class they give it away."""
+    """Marks name patients, and marks that are more frequent in one class give it away."""
     told = [fact for fact in facts if fact.said_burned_in == "YES"]
     if told:
         text = f"{_of(told, facts)} say that text is burned into them; {_example(told)}"

@@ -1,4 +1,4 @@
-"""What the checks of a data set compare, kept of each image after its pixels are gone."""
+"""What the checks of a data set compare: kept of each image when its pixels are gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medad_fast.doctor.marks import has_mark
 __all__ = ["FEATURES", "THUMBNAIL", "Facts", "facts_of"]
 
 THUMBNAIL = 16
-"""Side of the small picture by which polarity is judged."""
+"""Side of the small picture that polarity is judged by."""
 
 FEATURES = (
     "mean",
@@ -30,7 +30,7 @@ FEATURES = (
     "bits",
     "file size",
 )
-"""What can be told of an image without looking at it."""
+"""What is known of an image without looking at it."""
 
 _MARKED_SLICES = 5
 """Slices of a volume that are searched for burned-in marks."""

@@ -59,7 +59,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _op_runs() -> Iterator[Finding]:
-    """A kernel that loads but gives another number than plain torch is worse than none."""
+    """A kernel that gives other numbers than plain torch is worse than none."""
     import torch
 
     from medad_fast.ops import patch_discrepancy

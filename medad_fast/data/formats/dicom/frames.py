@@ -56,9 +56,9 @@ FRAME_TAGS = (
     "PerFrameFunctionalGroupsSequence",
     "GridFrameOffsetVector",
 )
-"""The keywords that :func:`frame_headers` reads, but for tables of grey levels."""
+"""The keywords that :func:`frame_headers` reads, without the tables of grey levels."""
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-"""Where the distance of rows and columns may stand, the best first."""
+"""Tags that may give the distance of rows and columns, the best first."""
 
 _SAME_DIRECTION = 1e-3
 """Difference of direction cosines that rounding in the file explains."""
@@ -80,11 +80,11 @@ class LookupTable:
 
 
 def frame_headers(dataset: Any, count: int) -> list[dict[str, Any]]:
-    """The attributes of each frame by keyword; those that the file lacks are left out.
+    """The attributes of each frame by keyword, as far as the file has them.
 
-    Values of a frame's own functional groups win over the shared ones, and these over the file's.
-    Several frames without functional groups have no place, except where GridFrameOffsetVector (dose
-    grids) tells it: a position of the file is that of its first frame only.
+    Values come from the frame's own functional groups, else from the shared ones, else from the
+    file. The position of a file is that of its first frame only. So several frames without
+    functional groups have no position, except by GridFrameOffsetVector (dose grids).
     """
     whole = {tag: value for tag in _TAGS if (value := dataset.get(tag)) is not None}
     table = dataset.get("ModalityLUTSequence")
@@ -136,7 +136,7 @@ def _grouped(group: Any) -> dict[str, Any]:
 def plane_spacing_mm(header: dict[str, Any]) -> tuple[float, float, float] | None:
     """Slice thickness (1 where unknown) and distance between rows and columns.
 
-    Radiographs tell the spacing on the detector or on the film instead of in the patient.
+    Radiographs give the spacing on the detector or on the film instead of in the patient.
     """
     spacing = next((header[tag] for tag in SPACINGS if header.get(tag)), None)
     if spacing is None or isinstance(spacing, str) or len(spacing) != 2:
@@ -170,7 +170,7 @@ class SlicePlace:
 
 
 def place_of(path: Path, header: Any) -> SlicePlace | None:
-    """The place that a header tells, or ``None`` if it does not tell all of it.
+    """The place that a header gives, or ``None`` if it is not complete.
 
     Args:
         path: for messages.

@@ -1,4 +1,4 @@
-"""Stored values of a DICOM file: its header checked, its pixel data decoded."""
+"""The stored values of a DICOM file: check its header, decode its pixel data."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def check_header(path: Path, dataset: Any) -> int:
 
 
 def known_modality(dataset: Any) -> str:
-    """The file's modality if it is one, else ``"OT"``: what is told of it is no free text."""
+    """The file's modality if it is a defined one, else ``"OT"``: free text is never shown."""
     told = str(dataset.get("Modality", "") or "").strip()
     return told if told in _MODALITIES else "OT"
 
@@ -98,7 +98,7 @@ def decoded_frames(path: Path, dataset: Any, count: int) -> NDArray[Any]:
     pixels = _decoded(path, dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)[..., :3]
-    # A file of one frame gives no axis for it.
+    # For a single frame pydicom gives no axis of frames.
     grey = str(dataset.PhotometricInterpretation) in GREY
     pixels = pixels if pixels.ndim == (3 if grey else 4) else pixels[None]
     if len(pixels) != count:

@@ -42,10 +42,9 @@ _Frame = tuple[Image, SlicePlace | None]
 def read_dicom(path: Path, options: ReadOptions) -> Image:
     """Read a DICOM file.
 
-    Pixels are in the units of the modality LUT (Hounsfield units for CT). A file that tells its
-    place in the patient is turned so that rows and columns run as for volumes. Several frames
-    become a volume where they tell their places and these are evenly spaced, else pictures in the
-    order of the file.
+    Pixels are in the units of the modality LUT (Hounsfield units for CT). A file with a place in
+    the patient is turned so that rows and columns run as for volumes. Several frames become a
+    volume if they have evenly spaced places, else pictures in the order of the file.
 
     Raises:
         InputError: damaged, without pixels, or compressed in a way that no installed decoder
@@ -115,7 +114,7 @@ def _frame(
 
 
 def _places(frames: Sequence[_Frame]) -> list[SlicePlace] | None:
-    """Where the frames lie, if all tell it."""
+    """Where the frames lie, if all have a place."""
     places = [place for _, place in frames if place is not None]
     return places if len(places) == len(frames) else None
 

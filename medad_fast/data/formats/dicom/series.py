@@ -24,13 +24,12 @@ _Member = tuple[Path, Any]
 def group_series(paths: Sequence[Path]) -> list[FileGroup]:
     """Put the files of each series that is one volume together, in slice order.
 
-    A series that is no evenly spaced volume is parted by size, direction and spacing (a scout
-    beside a stack), and what is none then by echo, acquisition and time point. What is left stays
-    single files. A file whose header cannot be read stays alone too: reading its pixels will say
-    what is wrong with it.
+    A series that is not one evenly spaced volume is divided by size, direction and spacing (a scout
+    beside a stack), then by echo, acquisition and time point. Files that still form no volume stay
+    single, and so do files whose header cannot be read: reading their pixels says what is wrong.
     """
     series: dict[object, list[_Member]] = {}
-    with quiet():  # values are converted, and complained of, as they are asked for
+    with quiet():  # pydicom converts values, and warns of them, when they are asked for
         for path in paths:
             header = _header(path)
             uid = "" if header is None else str(header.get("SeriesInstanceUID", "") or "")
@@ -59,7 +58,7 @@ def _stacks(
 
 
 def _plane(header: Any) -> object:
-    """Size, direction and spacing, as far as the header tells them."""
+    """Size, direction and spacing, as far as the header gives them."""
     try:
         place = place_of(Path(), header)
     except (AttributeError, TypeError, ValueError):
@@ -109,5 +108,5 @@ def _volume_order(members: list[_Member]) -> list[Path] | None:
             return None
         return [whole[i].source for i in stacked_geometry(whole)[1]]
     except (InputError, AttributeError, TypeError, ValueError):
-        # Odd values in a header (a size that is a text): the pixels' reader names them.
+        # Odd values in a header (a size that is a text): reading the pixels names them.
         return None
