@@ -9,7 +9,7 @@ import torch
 from PIL import Image as Picture
 
 import medad_fast
-from medad_fast.data.leakage import pixel_digests
+from medad_fast.data.cohort import pixel_digests
 from medad_fast.errors import InputError
 from medad_fast.methods import create, list_methods
 from medad_fast.verbs.fit import fit
