@@ -36,8 +36,8 @@ made from the records in `bench/results/` by the last of these commands, and by 
 
 ```sh
 pip install -c constraints.txt ".[bench]"
-medad benchmark --json bench/results/               # measures; writes <machine>-<date>.jsonl there
-medad benchmark ssim --json bench/results/          # one op again, in a process of its own
+python -m bench --json bench/results/               # measures; writes <machine>-<date>.jsonl there
+python -m bench ssim --json bench/results/          # one op again, in a process of its own
 python -m bench.report --out docs/benchmarks.md     # this page and its pictures
 ```
 
@@ -74,6 +74,17 @@ figures, *Measured again* shows them. `pytest bench` measures through pytest-ben
 - **What ran before** matters. Memory that a process kept from earlier work is quicker to get than
   new memory, so after other ops in one process a candidate may be several times as fast as alone,
   plain PyTorch more often than a fused op.
+
+## Does a change move a figure?
+
+Two releases on one machine, with one torch: every method is fitted and run on tiny sets of PNG,
+NIfTI and DICOM, and all tensors and numbers that `medad` writes are compared to the last bit.
+
+```sh
+python -m bench.proof digest --medad OLD/bin/medad --out old.json    # some five minutes
+python -m bench.proof digest --medad NEW/bin/medad --out new.json
+python -m bench.proof compare old.json new.json                      # exit code 1: something moved
+```
 """
 
 CHANGED = 1.25

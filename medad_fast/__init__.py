@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from pkgutil import extend_path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 # A source tree on sys.path (pytest started in a checkout, say) comes before the installed package
@@ -52,15 +53,25 @@ _MODULES = ("errors", "methods", "ops")
 
 def __getattr__(name: str) -> object:
     if name in _HOME:
-        value: object = getattr(importlib.import_module(_HOME[name]), name)
+        value: object = getattr(_import(name, _HOME[name]), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"{__name__}.{name}")
+        value = _import(name, f"{__name__}.{name}")
     elif name == "__version__":
         value = _version()
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _import(name: str, module: str) -> ModuleType:
+    """Import the home of a public name, which may need packages that the ops alone do not."""
+    from medad_fast.errors import MissingExtraError
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of(error, f"medad_fast.{name}") from error
 
 
 def __dir__() -> list[str]:

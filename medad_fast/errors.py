@@ -14,6 +14,7 @@ __all__ = [
     "InputError",
     "LimitError",
     "MedadError",
+    "MissingExtraError",
 ]
 
 
@@ -41,6 +42,21 @@ class BusyError(MedadError, RuntimeError):
     """Another process is writing to the same folder."""
 
     exit_code = 5
+
+
+class MissingExtraError(MedadError, ImportError):
+    """A package that comes with an extra of medad-fast is not installed."""
+
+    @classmethod
+    def of(cls, error: ModuleNotFoundError, user: str, extra: str = "app") -> MissingExtraError:
+        """Say what to install for ``user``, which could not import a package.
+
+        A module of medad_fast itself that is missing is another fault: ``error`` is raised again.
+        """
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "medad_fast"):
+            raise error
+        return cls(f"{user} needs {package}: pip install 'medad-fast[{extra}]'", name=error.name)
 
 
 class CheckpointError(MedadError, RuntimeError):

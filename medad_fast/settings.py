@@ -1,153 +1,193 @@
-"""What all configuration dataclasses check, and how they are written down."""
+"""Settings of methods, preprocessing and recipes: how they are checked, described, written down.
+
+A settings class is a frozen dataclass under :func:`checked`, and each of its fields has a default
+and a description (:func:`setting`). What a value must be stands in the field's type: the messages
+of errors, ``--help`` and the JSON schema all take it from there. Whole numbers are accepted for
+floats and lists for tuples, since flags and YAML give them, and are stored as annotated. Floats
+must be finite, and a bool is no number.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import inspect
+import re
+import reprlib
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
 from medad_fast.errors import InputError
 
 __all__ = [
-    "above_zero",
-    "at_least",
-    "check_choices_and_types",
-    "check_common",
+    "Channels",
+    "ImageSize",
+    "Rule",
+    "checked",
+    "describe",
     "from_fields",
+    "refusal",
     "require",
-    "rising",
-    "shares",
+    "schema",
+    "setting",
     "to_fields",
 ]
 
+T = TypeVar("T")
+NOUNS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+RANGE = {"ge": "from", "gt": "above", "le": "to", "lt": "to below"}
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 100, 100
 
-def require(condition: bool, config: object, field: str, wanted: str) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """In an ``Annotated`` type: what a value must be, in words and as a test."""
+
+    wanted: str
+    holds: Callable[[Any], bool]
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(kind))
+
+    def _check(self, value: T) -> T:
+        if not self.holds(value):
+            raise ValueError(self.wanted)
+        return value
+
+
+ImageSize = Annotated[int, Field(ge=32, le=512, multiple_of=16)]
+Channels = Annotated[
+    int,
+    Field(json_schema_extra={"enum": [1, 3]}, description="grey or colour"),
+    Rule("1 or 3", lambda value: value in (1, 3)),
+]
+
+
+def setting(default: T, description: str, **limits: Any) -> T:
+    """A field: what it is and where its default comes from; ``ge``, ``gt``, ``le``, ``lt``."""
+    field: T = Field(default, description=description, **limits)
+    return field
+
+
+@typing.dataclass_transform(frozen_default=True)
+def checked(kind: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose values are checked when it is built.
+
+    Rules over several fields stand in ``__post_init__``, with :func:`require`. A value that cannot
+    be is an ``InputError`` of one line with the field, what is wanted and what was given.
+    """
+    strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    made: Any = dataclass(frozen=True, config=strict)(kind)
+    build, signature = made.__init__, inspect.signature(made)
+
+    def __init__(self: Any, *values: Any, **fields: Any) -> None:
+        given = signature.bind(*values, **fields).arguments
+        stored = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+        try:
+            build(self, **stored)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            if not first["loc"]:  # of __post_init__
+                raise first["ctx"]["error"] from None
+            name = str(first["loc"][0])
+            field = made.__pydantic_fields__[name]
+            wanted = _wanted(field.annotation, field.metadata)
+            raise refusal(name, wanted, given[name]) from None
+
+    made.__init__ = __init__
+    finished: type[T] = made
+    return finished
+
+
+def refusal(field: str, wanted: str, got: Any) -> InputError:
+    """The error, of one bounded line, that says what a field must be and what it is."""
+    return InputError(f"{field} must be {wanted}, got {SHORT.repr(got)}")
+
+
+def require(condition: bool, settings: object, field: str, wanted: str) -> None:
     """Raise an ``InputError`` that names the field, what it is and what it should be."""
     if not condition:
-        raise InputError(f"{field} must be {wanted}, got {getattr(config, field)!r}")
+        raise refusal(field, wanted, getattr(settings, field))
 
 
-def at_least(config: object, least: int, *fields: str) -> None:
-    """Require each of the fields to be ``least`` or more, or null where that is allowed."""
-    wanted = f"at least {least}" if least else "0 or more"
-    for field in fields:
-        value = getattr(config, field)
-        require(value is None or value >= least, config, field, wanted)
-
-
-def above_zero(config: object, *fields: str) -> None:
-    """Require each of the fields to be above 0."""
-    for field in fields:
-        require(getattr(config, field) > 0, config, field, "above 0")
-
-
-def shares(config: object, *fields: str) -> None:
-    """Require each of the fields to be from 0 to 1."""
-    for field in fields:
-        require(0 <= getattr(config, field) <= 1, config, field, "from 0 to 1")
-
-
-def rising(config: object, field: str, highest: int, *, lowest: int = 1) -> None:
-    """Require a list of layers: rising numbers from ``lowest`` to ``highest``, at least one."""
-    values = list(getattr(config, field))
-    fine = values == sorted(set(values)) and set(values) <= set(range(lowest, highest + 1))
-    require(bool(values) and fine, config, field, f"rising numbers from {lowest} to {highest}")
-
-
-def check_common(config: Any) -> None:
-    """Types and choices of every field, and the ranges of fields that methods share.
-
-    All have sizes and rules of the score; those of training are checked where a method trains.
-    """
-    check_choices_and_types(config)
-    own = {field.name for field in dataclasses.fields(config)}
-    require(
-        32 <= config.image_size <= 512 and config.image_size % 16 == 0,
-        config,
-        "image_size",
-        "a multiple of 16 from 32 to 512",
-    )
-    require(config.channels in (1, 3), config, "channels", "1 or 3")
-    at_least(config, 1, *({"width", "top_k", "epochs", "batch_size"} & own))
-    at_least(config, 0, *({"weight_decay", "normal_margin"} & own))
-    above_zero(config, *({"learning_rate", "eps", "temperature"} & own))
-    shares(config, "quantile")
-    if "betas" in own:
-        inside = all(0 <= beta < 1 for beta in config.betas)
-        require(inside, config, "betas", "two values in [0, 1)")
-    smoothing = config.map_smoothing
-    require(smoothing >= 1 and smoothing % 2 == 1, config, "map_smoothing", "odd and at least 1")
-
-
-def check_choices_and_types(config: Any) -> None:
-    """Hold every field of a frozen dataclass to its annotation.
-
-    Whole numbers are accepted for floats and lists for tuples, since flags and YAML give them, and
-    are stored as annotated. Floats must be finite.
-    """
-    hints = get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        fits, stored = _fit_to(value, hints[field.name])
-        if not fits:
-            wanted = _describe(hints[field.name])
-            raise InputError(f"{field.name} must be {wanted}, got {value!r}")
-        object.__setattr__(config, field.name, stored)
-
-
-def to_fields(config: Any) -> dict[str, Any]:
-    """Fields and values of a configuration, as YAML and JSON can hold them."""
+def to_fields(settings: Any) -> dict[str, Any]:
+    """Fields and values of settings, as YAML and JSON can hold them."""
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in dataclasses.asdict(config).items()
+        for name, value in dataclasses.asdict(settings).items()
     }
 
 
-def from_fields(kind: type[Any], fields: dict[str, Any], owner: str) -> Any:
-    """Build a configuration from fields; an unknown one is an error that lists the known."""
-    known = [field.name for field in dataclasses.fields(kind)]
+def from_fields(kind: type[Any], fields: Mapping[str, Any], owner: str) -> Any:
+    """Build settings from fields; an unknown one is an error that lists the known."""
+    known = kind.__pydantic_fields__
+    if not isinstance(fields, Mapping):
+        raise refusal(owner, "a table of settings", fields)
     for name in fields:
         if name not in known:
-            raise InputError(f"{owner} has no setting {name!r}; it has {', '.join(known)}")
+            raise InputError(
+                f"{owner} has no setting {SHORT.repr(name)}; it has {', '.join(known)}"
+            )
+    missing = [name for name in known if known[name].is_required() and name not in fields]
+    if missing:
+        raise InputError(f"{owner} has no {', '.join(missing)}")
     return kind(**fields)
 
 
-def _fit_to(value: Any, kind: Any) -> tuple[bool, Any]:
-    """Whether ``value`` is of the annotated ``kind``, and the value to store."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return value in arguments, value
-    if origin in (Union, types.UnionType):
-        for option in arguments:
-            fits, stored = _fit_to(value, option)
-            if fits:
-                return True, stored
-        return False, value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            return False, value
-        if arguments[-1] is not ... and len(value) != len(arguments):
-            return False, value
-        kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
-        items = [_fit_to(item, kind) for item, kind in zip(value, kinds, strict=True)]
-        return all(fits for fits, _ in items), tuple(stored for _, stored in items)
-    if kind is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(value), float(value) if number else value
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
-    return isinstance(value, kind), value
+def describe(kind: type[Any]) -> list[tuple[str, Any, Any, str]]:
+    """Name, type, default and description of each field; limits are told with the last."""
+    plain, found = get_type_hints(kind), []
+    for name, field in kind.__pydantic_fields__.items():
+        text, wanted = field.description or "", _wanted(field.annotation, field.metadata)
+        if wanted != _wanted(plain[name]):
+            text = f"{text} ({re.sub('an? (whole|finite) number (of )?', '', wanted)})"
+        found.append((name, plain[name], field.default, text))
+    return found
 
 
-def _describe(kind: Any) -> str:
-    """The annotation in words."""
-    origin, arguments = get_origin(kind), get_args(kind)
+def schema(kind: type[Any]) -> dict[str, Any]:
+    """The JSON schema of a settings class."""
+    made = TypeAdapter(kind).json_schema()
+    for name, _, _, text in describe(kind):
+        made["properties"][name]["description"] = text
+    return made
+
+
+def _wanted(kind: Any, metadata: Sequence[Any] = ()) -> str:
+    """What a value of an annotated type must be, in words."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _wanted(parts[0], [*parts[1:], *metadata])
+    for rule in metadata:
+        if isinstance(rule, Rule):
+            return rule.wanted
     if origin is Literal:
-        return " or ".join(repr(argument) for argument in arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in arguments)
+        return " or ".join(repr(choice) for choice in parts)
+    if origin in (typing.Union, types.UnionType):
+        return ", or ".join(_wanted(option, metadata) for option in parts)
     if origin is tuple:
-        return f"a list of {_describe(arguments[0])} values"
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
-    return "null" if kind is type(None) else names.get(kind, str(kind))
+        count = "" if parts[-1] is ... else f"{len(parts)} "
+        return f"a list of {count}values, each {_wanted(parts[0])}"
+    if origin is dict:
+        keys = "" if parts[0] is str else f", each key {_wanted(parts[0])}"
+        return "a table" + keys + ("" if parts[1] is Any else f", each value {_wanted(parts[1])}")
+    if kind is types.NoneType:
+        return "null"
+    limits: dict[str, Any] = {}
+    for each in metadata:
+        for limit in each.metadata if isinstance(each, FieldInfo) else [each]:
+            limits |= dataclasses.asdict(limit)
+    noun = NOUNS.get(kind, "a table")
+    if "multiple_of" in limits:
+        noun = f"a multiple of {limits['multiple_of']}"
+    if limits.keys() == {"ge"}:
+        return f"{noun} of {limits['ge']} or more"
+    inside = [f"{word} {limits[key]}" for key, word in RANGE.items() if key in limits]
+    return " ".join([noun, *inside])

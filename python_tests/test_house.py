@@ -43,6 +43,8 @@ def test_a_method_names_its_source_and_its_defaults(method: str) -> None:
     module = importlib.import_module(medad_fast.methods.config_class(method).__module__)
     assert module.__doc__ is not None
     assert "Source:" in module.__doc__
+    for name, field in medad_fast.methods.config_class(method).__pydantic_fields__.items():
+        assert field.description, name
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

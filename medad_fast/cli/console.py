@@ -27,9 +27,9 @@ __all__ = [
 
 
 def say(text: str) -> None:
-    """A line of result on stdout, never wrapped: paths stay whole.
+    """A line of result on stdout, never wrapped, so that paths stay whole.
 
-    What its encoding lacks is told by number: stdout, unlike stderr, would raise.
+    Characters that stdout cannot encode are written as escapes instead of raising.
     """
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
@@ -50,7 +50,7 @@ def note(text: str) -> None:
 
 
 def printable(name: str) -> str:
-    """A file's name without what would act on a terminal or cannot be encoded."""
+    """A file's name with control characters and undecodable bytes escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
@@ -61,7 +61,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Show what the package warns of as plain lines, each once, without Python's file and line."""
+    """Show the package's warnings as plain lines, each once, without Python's file and line."""
     told: set[str] = set()
 
     def show_plainly(message: Warning | str, *args: object, **kwargs: object) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import io
-import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -58,20 +55,24 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
     Raises:
         InputError: the method that is named does not exist.
     """
-    parameters = [
-        _flag(name, kind, default, text, "Parameters") for name, kind, default, text in OWN_FLAGS
-    ]
+    from medad_fast.methods import list_methods
+
+    parameters = [_flag(*flag, "Parameters") for flag in OWN_FLAGS]
     method = _method_for(tokens) if tokens[:1] == ["fit"] else None
     if method is not None:
-        parameters += _fields(method)
+        from medad_fast.methods import config_class
+        from medad_fast.settings import describe
+
+        fields = describe(config_class(method))
+        parameters += [_flag(*field, f"Fields of {method}") for field in fields]
 
     def fit(**given: Any) -> int:
         return _fit(**given)
 
     fit.__doc__ = (
         "Fit a method on the normal images of a data set.\n\n"
-        "Methods: patchcl-ae, ddad, cradl, salad, anatpaste; autoencoder and patch-knn as "
-        "baselines. Flags win over the recipe, the recipe over the defaults. Slices that are "
+        f"Methods: {', '.join(list_methods())}; the last ones are baselines. "
+        "Flags win over the recipe, the recipe over the defaults. Slices that are "
         "nearly empty are skipped and counted; without a validation split 20 % of the normal "
         "patients are held out for the thresholds."
     )
@@ -192,44 +193,9 @@ def _known(name: str) -> str:
     return name
 
 
-def _fields(method: str) -> list[inspect.Parameter]:
-    from medad_fast.methods import config_class
-
-    kind = config_class(method)
-    hints, comments = get_type_hints(kind), _comments(kind)
-    own = {name for name, *_ in OWN_FLAGS}
-    return [
-        _flag(
-            field.name,
-            hints[field.name],
-            field.default,
-            comments.get(field.name, ""),
-            f"Fields of {method}",
-        )
-        for field in dataclasses.fields(kind)
-        if field.name not in own
-    ]
-
-
 def _flag(name: str, kind: Any, default: Any, text: str, group: str) -> inspect.Parameter:
     # Without negative_iterable each list would get an --empty-... flag of its own.
     parameter = Parameter(help=text, group=group, negative_iterable=())
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, parameter]
     )
-
-
-def _comments(kind: type[Any]) -> dict[str, str]:
-    """What the source says of each field of a configuration: above it, then behind it."""
-    said: list[str] = []
-    found: dict[str, str] = {}
-    known = {field.name for field in dataclasses.fields(kind)}
-    for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(kind)).readline):
-        name = token.line.split(":", 1)[0].strip()
-        if token.type == tokenize.COMMENT:
-            said.append(token.string.lstrip("# "))
-        elif token.type == tokenize.NEWLINE:  # ends a statement; a line of its own is an NL
-            if name in known:
-                found[name] = " ".join(said)
-            said.clear()
-    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medad_fast.cli.console import plain_warnings
-from medad_fast.errors import InputError, MedadError
+from medad_fast.errors import InputError, MedadError, MissingExtraError
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -25,8 +25,8 @@ VERBS = ("fit", "predict", "evaluate", "report", "compare", "demo", "doctor")
 
 ABOUT = """Unsupervised anomaly detection in medical images.
 
-Fit a method on images of healthy subjects, score new images, and judge the scores. Research
-software: not for diagnosis.
+Fit a method on images of healthy subjects, score new images, and evaluate the scores.
+Research software: not for diagnosis.
 """
 EPILOGUE = """A first look, with simulated brains: `medad demo --out demo`
 
@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(tokens)
     except MedadError as error:
         return _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        return _missing(error)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted", getattr(error, "exit_code", INTERRUPTED))
     except BrokenPipeError:
@@ -75,6 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "happened, and please report it",
             BUG,
         )
+
+
+def _missing(error: ModuleNotFoundError) -> int:
+    try:
+        told = MissingExtraError.of(error, "medad")
+    except ModuleNotFoundError:
+        return _fail(f"the installation is incomplete: {error}", BUG)
+    return _fail(str(told), told.exit_code)
 
 
 def _run(tokens: list[str]) -> int:

@@ -7,27 +7,33 @@ page. CutPaste's variants in there (Li et al., CVPR 2021) are baselines here, by
 The paper scores images only: the anomaly map is ours.
 
 Departs: all training images are used; the code's list of 3000 leaves out the rest.
-Departs: the last epoch is kept; the code picks the best by abnormal validation images, which
-nothing here is chosen by.
+Departs: the last epoch is kept; the code picks the best by abnormal validation images, and nothing
+here is chosen by those.
 Departs: the density's constant is left out, since float32 would lose the digits beside it.
 Those of the pastes stand in :mod:`medad_fast.methods.parts.pasting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.parts.embedding_density import KernelDensity, MahalanobisDistance
-from medad_fast.methods.parts.feature_distance import FeatureDistance
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule, sgd
+from medad_fast.methods.base import Mapped, Method, Prediction, Stage, Update
+from medad_fast.methods.parts.density import FeatureDistance, KernelDensity, MahalanobisDistance
+from medad_fast.methods.parts.fields import (
+    Betas,
+    Fraction,
+    Quantile,
+    Smoothing,
+    TopK,
+    rising,
+)
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule, sgd
 from medad_fast.methods.parts.pasting import (
     anatomical_paste,
     find_lungs,
@@ -36,79 +42,83 @@ from medad_fast.methods.parts.pasting import (
     paste_scar,
     read_mask,
 )
-from medad_fast.methods.parts.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, foreground
 from medad_fast.nets.projection import ClassificationHead
 from medad_fast.nets.resnet import ResNet18
-from medad_fast.settings import above_zero, at_least, check_common, require, rising
+from medad_fast.settings import Channels, ImageSize, checked, require, setting
 
 __all__ = ["AnatPaste", "AnatPasteConfig", "Anatomy"]
 
+Augmentation = Literal["anatpaste", "cutpaste", "cutpaste-scar", "cutpaste-union", "cutpaste-3way"]
 Anatomy = Callable[[Tensor], Tensor | None]
 """Images ``(B, C, H, W)`` in [-1, 1] to masks, bool ``(B, H, W)``, or to None: everywhere."""
 
 
-@dataclass(frozen=True)
+@checked
 class AnatPasteConfig:
     """Settings of :class:`AnatPaste`; each default says where it comes from."""
 
-    image_size: int = 256  # README; a multiple of 16 from 32 to 512
-    channels: int = 1  # 1 grey, 3 colour; the code repeats grey three times, which is the same
-    width: int = 64  # channels of the first stage, ResNet-18
-    head_layers: int = 1  # hidden layers of the head before the last, code
-    projection_dim: int = 128  # the head's last hidden layer, code
-    # What is told from an image: the method, or a variant of CutPaste (code).
-    augmentation: Literal[
-        "anatpaste", "cutpaste", "cutpaste-scar", "cutpaste-union", "cutpaste-3way"
-    ] = "anatpaste"
-    # Where AnatPaste pastes. Departs unless "lungs": pixels that are not black, everywhere, or a
-    # mask that is common to all images.
-    anatomy: Literal["lungs", "foreground", "whole", "file"] = "lungs"
-    anatomy_file: str | None = None  # for anatomy "file": an .npy array (H, W), not 0 inside
-    lung_mode: Literal["reference", "clean"] = "reference"  # code, with its side effects; or ours
-    # README's size of an image. In smaller copies, narrow bridges of dark between the lungs and the
-    # border, which make the recipe find nothing, are opened too.
-    lung_size: int = 256
-    jitter: float = 0.1  # of the whole image, before the paste, code; 0 for none
-    weights: str | None = None  # safetensors file of a ResNet-18 to start from; README: none
-    freeze_backbone: bool = True  # with weights: train the head only, which is what the code does
-    optimizer: Literal["sgd", "adam"] = "sgd"  # README
-    learning_rate: float = 0.03  # code
-    momentum: float = 0.9  # of sgd, code
-    betas: tuple[float, float] = (0.9, 0.999)  # of adam
-    eps: float = 1e-8  # of adam
-    weight_decay: float = 3e-5  # code
-    schedule: Schedule = "cosine"  # code: to 0, changed once per epoch
-    epochs: int = 256  # code
-    epoch_steps: int | None = 256  # updates that make an epoch, code; null: a pass over the images
-    batch_size: int = 64  # images, each with its augmented copies beside it, README
-    density: Literal["kde", "mahalanobis"] = "kde"  # of embeddings, code; MedIAnomaly has the other
-    bandwidth: float = 1.0  # of the kernels, on embeddings of unit length, code
-    # Code: the density. "classifier": how unlike an unchanged image (MedIAnomaly logs it); the
-    # others are taken from our map.
-    image_score: Literal["density", "classifier"] | ImageScore = "density"
-    top_k: int = 100  # pixels, for image_score "topk"
-    quantile: float = 0.99  # of the map, for image_score "quantile"
-    # Ours: stages of the network that the map looks at, 0 the stem. Deep ones see more around a
-    # place, and place it less exactly: one position of stage l is 2^(l + 1) pixels.
-    map_layers: tuple[int, ...] = (1, 2, 3)
-    map_smoothing: int = 1  # mean filter on the map, an odd side in pixels
-    mask_background: bool = False  # whether black pixels of the map are 0
+    image_size: ImageSize = setting(256, "side of the images in pixels, README")
+    channels: Channels = setting(1, "grey or colour; the code repeats grey, which is the same")
+    width: int = setting(64, "channels of the first stage, ResNet-18", ge=1)
+    head_layers: int = setting(1, "hidden layers of the head before the last, code", ge=0)
+    projection_dim: int = setting(128, "the head's last hidden layer, code", ge=1)
+    augmentation: Augmentation = setting(
+        "anatpaste", "What is told from an image: the method, or a variant of CutPaste (code)"
+    )
+    anatomy: Literal["lungs", "foreground", "whole", "file"] = setting(
+        "lungs",
+        'Where AnatPaste pastes. Departs unless "lungs": pixels that are not black, everywhere, '
+        "or a mask that is common to all images",
+    )
+    anatomy_file: str | None = setting(None, 'for anatomy "file": .npy array (H, W), not 0 inside')
+    lung_mode: Literal["reference", "clean"] = setting(
+        "reference", "code with side effects, or ours"
+    )
+    lung_size: int = setting(
+        256,
+        "README's size of an image. In smaller copies, narrow bridges of dark between the lungs "
+        "and the border, which make the recipe find nothing, are opened too",
+        ge=16,
+        le=512,
+    )
+    jitter: Fraction = setting(0.1, "of the whole image, before the paste, code; 0 for none")
+    weights: str | None = setting(
+        None, "safetensors file of a ResNet-18 to begin with; README: none"
+    )
+    freeze_backbone: bool = setting(True, "with weights: train the head only, as the code does")
+    optimizer: Literal["sgd", "adam"] = setting("sgd", "README")
+    learning_rate: float = setting(0.03, "code", gt=0)
+    momentum: Fraction = setting(0.9, "of sgd, code")
+    betas: Betas = setting((0.9, 0.999), "of adam")
+    eps: float = setting(1e-8, "of adam", gt=0)
+    weight_decay: float = setting(3e-5, "code", ge=0)
+    schedule: Schedule = setting("cosine", "code: to 0, changed once per epoch")
+    epochs: int = setting(256, "code", ge=1)
+    epoch_steps: int | None = setting(
+        256, "updates in an epoch, code; null: a pass over the images", ge=1
+    )
+    batch_size: int = setting(64, "images, each with its augmented copies beside it, README", ge=1)
+    density: Literal["kde", "mahalanobis"] = setting("kde", "code; MedIAnomaly has the other")
+    bandwidth: float = setting(1.0, "of the kernels, on embeddings of unit length, code", gt=0)
+    image_score: Literal["density", "classifier"] | ImageScore = setting(
+        "density",
+        'Code: the density. "classifier": how unlike an unchanged image (MedIAnomaly logs it); '
+        "the others are taken from our map",
+    )
+    top_k: TopK = 100
+    quantile: Quantile = 0.99
+    map_layers: Annotated[tuple[int, ...], rising(0, 4)] = setting(
+        (1, 2, 3),
+        "Ours: stages of the network that the map looks at, 0 the stem. Deep ones see more around "
+        "a place, and place it less exactly: one position of stage l is 2^(l + 1) pixels",
+    )
+    map_smoothing: Smoothing = 1
+    mask_background: bool = setting(False, "whether black pixels of the map are 0")
 
     def __post_init__(self) -> None:
-        check_common(self)
-        at_least(self, 1, "projection_dim", "epoch_steps")
-        at_least(self, 0, "head_layers")
-        require(0 <= self.momentum < 1, self, "momentum", "in [0, 1)")
-        require(0 <= self.jitter < 1, self, "jitter", "in [0, 1)")
-        require(16 <= self.lung_size <= 512, self, "lung_size", "from 16 to 512")
-        above_zero(self, "bandwidth")
-        rising(self, "map_layers", 4, lowest=0)
-        require(
-            (self.anatomy_file is not None) == (self.anatomy == "file"),
-            self,
-            "anatomy_file",
-            "a path where anatomy is 'file', else null",
-        )
+        fits = (self.anatomy_file is not None) == (self.anatomy == "file")
+        require(fits, self, "anatomy_file", "a path where anatomy is 'file', else null")
         require(self.weights is None or self.width == 64, self, "width", "64 with weights")
 
 
@@ -116,7 +126,7 @@ class AnatPaste(Method):
     """Scores an image by the density of its embedding among those of normal images.
 
     The map is ours: the squared Mahalanobis distance of the features of ``map_layers`` from what is
-    normal at each place (:mod:`medad_fast.methods.parts.feature_distance`). It shows where features
+    normal at each place (:mod:`medad_fast.methods.parts.density`). It shows where features
     are unusual, which need not be what moved the image's score.
 
     Args:
@@ -164,7 +174,7 @@ class AnatPaste(Method):
         c = self.config
         update = Update(
             "classifier",
-            self.head.parameters if self._frozen else self._trained,
+            parameters_of(None if self._frozen else self.backbone, self.head),
             self.classification_loss,
             sgd(c.learning_rate, c.momentum, c.weight_decay)
             if c.optimizer == "sgd"
@@ -237,11 +247,10 @@ class AnatPaste(Method):
         self.density.fit(torch.cat(embeddings))
         for distance, layer in self._layers():
 
-            def features(layer: int = layer) -> Iterator[Tensor]:
-                for images in train_normal:
-                    yield self.backbone.stages(images, layer)[-1].float()
+            def features(images: Tensor, layer: int = layer) -> Tensor:
+                return self.backbone.stages(images, layer)[-1].float()
 
-            distance.fit(features)
+            distance.fit(Mapped(features, train_normal))
 
     def embed(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to embeddings of unit length, float32 ``(B, 8 width)``."""
@@ -250,35 +259,21 @@ class AnatPaste(Method):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """The map is the mean over layers of the features' distances; 1 is usual."""
-        c = self.config
         features = self.backbone.stages(images)
         parts = [
             F.interpolate(distance(features[layer]), images.shape[-2:], mode="bilinear")
             for distance, layer in self._layers()
         ]
-        maps = smooth(torch.stack(parts).mean(dim=0), c.map_smoothing)
-        if c.mask_background:
-            maps = maps * foreground(images)
         embeddings = features[-1].mean(dim=(2, 3))
-        if c.image_score == "density":
-            scores = self.density(F.normalize(embeddings.float(), dim=1))
-        elif c.image_score == "classifier":
-            scores = 1 - self.head(embeddings).float().softmax(dim=1)[:, 0]
-        else:
-            scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
-
-    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
-        """The kernel density keeps as many embeddings as there were training images."""
-        if isinstance(self.density, KernelDensity) and "density.points" in tensors:
-            self.density.make_room(tensors["density.points"])
+        own = {
+            "density": lambda: self.density(F.normalize(embeddings.float(), dim=1)),
+            "classifier": lambda: 1 - self.head(embeddings).float().softmax(dim=1)[:, 0],
+        }
+        return as_prediction(torch.stack(parts).mean(dim=0), images, self.config, own=own)
 
     @property
     def _frozen(self) -> bool:
         return self.config.weights is not None and self.config.freeze_backbone
-
-    def _trained(self) -> list[nn.Parameter]:
-        return [*self.backbone.parameters(), *self.head.parameters()]
 
     def _layers(self) -> Iterator[tuple[FeatureDistance, int]]:
         for distance, layer in zip(self.distances, self.config.map_layers, strict=True):

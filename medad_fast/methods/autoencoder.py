@@ -11,7 +11,6 @@ Source: ``L_pix`` in Table 7 of Lu et al., "PatchCL-AE", Computerized Medical Im
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,15 +18,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medad_fast.methods.base import Method, Prediction, Stage, Update
+from medad_fast.methods.parts.fields import Betas, Quantile, Smoothing, TopK
 from medad_fast.methods.parts.optimization import Schedule, adam, schedule
-from medad_fast.methods.parts.scoring import ImageScore, judge
+from medad_fast.methods.parts.score import ImageScore, as_prediction
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder
-from medad_fast.settings import at_least, check_common
+from medad_fast.settings import Channels, ImageSize, checked, setting
 
 __all__ = ["Autoencoder", "AutoencoderConfig"]
 
 
-@dataclass(frozen=True)
+@checked
 class AutoencoderConfig:
     """Settings of :class:`Autoencoder`; where PatchCL-AE has the same field, its default is meant.
 
@@ -35,33 +35,30 @@ class AutoencoderConfig:
     Adam's usual ones; ``image_score`` is the mean.
     """
 
-    image_size: int = 256  # a multiple of 16 from 32 to 512
-    channels: int = 1  # 1 grey, 3 colour
-    width: int = 64  # channels of the first block
-    units: int = 6  # pairs of convolutions in the encoder's last block
-    residual: bool = True
-    downsample: Downsample = "average"
-    loss: Literal["l1", "mse"] = "mse"  # the choice of most plain autoencoders of the field
-    image_score: ImageScore = "mean"  # the usual one: mean error of the image
-    top_k: int = 100  # pixels, for image_score "topk"
-    quantile: float = 0.99  # of the map, for image_score "quantile"
-    map_smoothing: int = 1  # mean filter on the map, an odd side in pixels
-    mask_background: bool = False  # whether black pixels of the image score 0
-    learning_rate: float = 0.001
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    schedule: Schedule = "constant"
-    epochs: int = 400
-    batch_size: int = 16
-
-    def __post_init__(self) -> None:
-        check_common(self)
-        at_least(self, 1, "units")
+    image_size: ImageSize = setting(256, "side of the images in pixels")
+    channels: Channels = 1
+    width: int = setting(64, "channels of the first block", ge=1)
+    units: int = setting(6, "pairs of convolutions in the encoder's last block", ge=1)
+    residual: bool = setting(True, "whether these pairs are residual units")
+    downsample: Downsample = setting("average", "how the encoder halves its maps")
+    loss: Literal["l1", "mse"] = setting("mse", "what most plain autoencoders of the field have")
+    image_score: ImageScore = setting("mean", "the usual one: mean error of the image")
+    top_k: TopK = 100
+    quantile: Quantile = 0.99
+    map_smoothing: Smoothing = 1
+    mask_background: bool = setting(False, "whether black pixels of the image score 0")
+    learning_rate: float = setting(0.001, "Adam's usual one", gt=0)
+    betas: Betas = setting((0.9, 0.999), "PatchCL-AE's")
+    eps: float = setting(1e-8, "Adam's usual one", gt=0)
+    schedule: Schedule = setting("constant", "PatchCL-AE's")
+    epochs: int = setting(400, "PatchCL-AE's", ge=1)
+    batch_size: int = setting(16, "ours: a step is cheap", ge=1)
 
 
 class Autoencoder(Method):
     """Scores a pixel by its reconstruction error: the mean over channels of ``|x - x^|^p``."""
 
+    baseline = True
     config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:
@@ -95,4 +92,4 @@ class Autoencoder(Method):
         """The map is the error that training lowers, absolute or squared."""
         error = images - self.decoder(self.encoder(images)[-1])
         error = error.abs() if self.config.loss == "l1" else error.square()
-        return judge(error.mean(dim=1, keepdim=True), images, self.config)
+        return as_prediction(error.mean(dim=1, keepdim=True), images, self.config)

@@ -9,8 +9,7 @@ first commits, and values are that code's defaults. The paper's tables could not
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,95 +17,88 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update, evaluating
+from medad_fast.methods.parts.fields import Betas, Quantile, Share, Smoothing, TopK
 from medad_fast.methods.parts.mixture import GaussianMixture, choose_mixture
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule
-from medad_fast.methods.parts.scoring import foreground, score_images, smooth
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule
+from medad_fast.methods.parts.score import as_prediction, foreground
 from medad_fast.methods.parts.views import cover_squares, random_view
 from medad_fast.nets.flow import Flow
 from medad_fast.nets.strided import StridedDecoder, StridedEncoder
 from medad_fast.ops import nt_xent_loss, smooth_saliency
-from medad_fast.settings import above_zero, at_least, check_common, require, shares
+from medad_fast.settings import Channels, ImageSize, Rule, checked, setting
 
 __all__ = ["CRADL", "CRADLConfig"]
 
 SPREAD_FLOOR = 1e-5  # added to each feature's standard deviation, the code's
 
+Pair = tuple[float, float]
+AROUND_1 = Rule("two values around 1, above 0", lambda pair: 0 < pair[0] <= 1 <= pair[1])
+RISING = Rule("two rising values above 0", lambda pair: 0 < pair[0] <= pair[1])
+UP_TO_8 = Rule(
+    "a list of values from 1 to 8", lambda each: len(each) > 0 and set(each) <= {*range(1, 9)}
+)
 
-@dataclass(frozen=True)
+
+@checked
 class CRADLConfig:
     """Settings of :class:`CRADL`; where nothing else is said, a default is the code's."""
 
-    image_size: int = 128  # a multiple of 16 from 32 to 512; the code: powers of two
-    channels: int = 1  # 1 grey, 3 colour
-    width: int = 16  # channels after the first layer
-    latent_dim: int = 20  # the command's default; the class has 512
-    # "reconstruction" trains the same encoder as an autoencoder: the abstract's comparison.
-    pretext: Literal["contrastive", "reconstruction"] = "contrastive"
-    temperature: float = 0.5
-    mirror: bool = True  # left and right: one axis in the code, which depends on its files
-    rotation: float = 0.1  # largest angle in radians
-    scale: tuple[float, float] = (0.9, 1.2)  # of the section that is shown
-    shift: float = 0.0  # as a share of the side; the code's crops move by less than a pixel
-    brightness: tuple[float, float] = (0.95, 1.1)
-    # Largest standard deviation: 0.05 of a range of 3, which the code calls a variance.
-    noise_sigma: float = 0.033
-    squares: int = 3  # most per view; see compat
-    square_side: float = 0.5  # largest, as a share of the image's side
-    unit_latents: bool = False  # Departs when true: lengths of latents do not count
-    density: Literal["gmm", "flow"] = "gmm"  # the code fits four mixtures and the flow
-    # Departs with several numbers: of mixtures with so many components that is taken which gives
-    # held-out normal images the highest likelihood; the code reports each.
-    components: tuple[int, ...] = (1, 2, 4, 8)
-    covariance_floor: float = 1e-5  # added to the variances of each component
-    shrinkage: float = 0.0  # Departs when above 0: towards equal variances, for few images
-    flow_blocks: int = 8
-    flow_width: int = 512  # of the couplings' networks
-    flow_noise: float = 1e-3  # added to standardised features in training
-    flow_learning_rate: float = 0.002  # 1e-3 * batch / 256
-    flow_weight_decay: float = 1e-4
-    flow_epochs: int = 60
-    flow_batch_size: int = 512
-    # The code's quirks: squares drawn twice, up to 2 each time (3 is cut off in rounding);
-    # responsibilities squared in covariances; half the prior's weight in the flow's training loss;
-    # the density is that of standardised features, a constant apart.
-    compat: bool = False
-    # "likelihood" is the method's score; the others take one number from the map.
-    image_score: Literal["likelihood", "max", "mean", "topk", "quantile"] = "likelihood"
-    top_k: int = 100  # pixels, for image_score "topk"
-    quantile: float = 0.99  # of the map, for image_score "quantile"
-    saliency: Literal["smooth", "raw"] = "smooth"  # the code evaluates both
-    map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
-    mask_background: bool = True  # black pixels of the image score 0 before the map is smoothed
-    learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8  # Adam's own
-    weight_decay: float = 1e-6  # not on biases and norms
-    schedule: Schedule = "warmup_cosine"  # 5 of 100 epochs rising from 0
-    epochs: int = 100
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        check_common(self)
-        at_least(self, 2, "latent_dim")
-        at_least(self, 1, "flow_blocks", "flow_width", "flow_epochs", "flow_batch_size")
-        at_least(self, 0, "rotation", "noise_sigma", "squares", "flow_noise", "flow_weight_decay")
-        above_zero(self, "covariance_floor", "flow_learning_rate")
-        shares(self, "shift", "square_side", "shrinkage")
-        require(
-            0 < self.scale[0] <= 1 <= self.scale[1], self, "scale", "two values around 1, above 0"
-        )
-        require(
-            0 < self.brightness[0] <= self.brightness[1],
-            self,
-            "brightness",
-            "two rising values above 0",
-        )
-        require(
-            len(self.components) > 0 and all(1 <= k <= 8 for k in self.components),
-            self,
-            "components",
-            "a list of values from 1 to 8",
-        )
+    image_size: ImageSize = setting(128, "side of the images in pixels; the code: powers of two")
+    channels: Channels = 1
+    width: int = setting(16, "channels after the first layer", ge=1)
+    latent_dim: int = setting(20, "the command's default; the class has 512", ge=2)
+    pretext: Literal["contrastive", "reconstruction"] = setting(
+        "contrastive",
+        "\"reconstruction\" trains an autoencoder's encoder: the abstract's comparison",
+    )
+    temperature: float = setting(0.5, "of the contrastive loss", gt=0)
+    mirror: bool = setting(True, "left and right: one axis in the code, which depends on its files")
+    rotation: float = setting(0.1, "largest angle in radians", ge=0)
+    scale: Annotated[Pair, AROUND_1] = setting((0.9, 1.2), "of the section that is shown")
+    shift: Share = setting(0.0, "of the side; the code's crops move by less than a pixel")
+    brightness: Annotated[Pair, RISING] = setting((0.95, 1.1), "factor of a view's grey levels")
+    noise_sigma: float = setting(
+        0.033, "largest deviation: 0.05 of a range of 3, which the code calls a variance", ge=0
+    )
+    squares: int = setting(3, "most per view; see compat", ge=0)
+    square_side: Share = setting(0.5, "largest, as a share of the image's side")
+    unit_latents: bool = setting(False, "Departs when true: lengths of latents do not count")
+    density: Literal["gmm", "flow"] = setting("gmm", "the code fits four mixtures and the flow")
+    components: Annotated[tuple[int, ...], UP_TO_8] = setting(
+        (1, 2, 4, 8),
+        "Departs with several numbers: of mixtures with so many components that is taken which "
+        "gives held-out normal images the highest likelihood; the code reports each",
+    )
+    covariance_floor: float = setting(1e-5, "added to the variances of each component", gt=0)
+    shrinkage: Share = setting(0.0, "Departs above 0: towards equal variances, for few images")
+    flow_blocks: int = setting(8, "couplings of the flow", ge=1)
+    flow_width: int = setting(512, "of the couplings' networks", ge=1)
+    flow_noise: float = setting(1e-3, "added to standardised features in training", ge=0)
+    flow_learning_rate: float = setting(0.002, "1e-3 * batch / 256", gt=0)
+    flow_weight_decay: float = setting(1e-4, "of the flow's optimiser", ge=0)
+    flow_epochs: int = setting(60, "of the flow's stage", ge=1)
+    flow_batch_size: int = setting(512, "of the flow's stage", ge=1)
+    compat: bool = setting(
+        False,
+        "The code's quirks: squares drawn twice, up to 2 each time (3 is cut off in rounding); "
+        "responsibilities squared in covariances; half the prior's weight in the flow's training "
+        "loss; the density is that of standardised features, a constant apart",
+    )
+    image_score: Literal["likelihood", "max", "mean", "topk", "quantile"] = setting(
+        "likelihood", '"likelihood" is the method\'s score; the others take one number from the map'
+    )
+    top_k: TopK = 100
+    quantile: Quantile = 0.99
+    saliency: Literal["smooth", "raw"] = setting("smooth", "the code evaluates both")
+    map_smoothing: Smoothing = setting(1, "Departs above 1: mean filter on the map, side in pixels")
+    mask_background: bool = setting(True, "black pixels score 0 before the map is smoothed")
+    learning_rate: float = setting(1e-4, "of the pretext", gt=0)
+    betas: Betas = setting((0.9, 0.999), "Adam's own")
+    eps: float = setting(1e-8, "Adam's own", gt=0)
+    weight_decay: float = setting(1e-6, "not on biases and norms", ge=0)
+    schedule: Schedule = setting("warmup_cosine", "5 of 100 epochs rising from 0")
+    epochs: int = setting(100, "of the pretext", ge=1)
+    batch_size: int = setting(64, "of the pretext", ge=1)
 
 
 class CRADL(Method):
@@ -123,8 +115,7 @@ class CRADL(Method):
     def __init__(self, config: CRADLConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or CRADLConfig()
-        size = (c.image_size, c.channels, c.width, c.latent_dim)
-        self.encoder = StridedEncoder(*size)
+        self.encoder = StridedEncoder(c.image_size, c.channels, c.width, c.latent_dim)
         self.head: nn.Module | None = None
         self.decoder: nn.Module | None = None
         if c.pretext == "contrastive":
@@ -134,11 +125,16 @@ class CRADL(Method):
                 nn.Linear(c.latent_dim, c.latent_dim // 2),
             )
         else:
-            self.decoder = StridedDecoder(*size)
+            self.decoder = StridedDecoder(self.encoder)
         self.register_buffer("latent_mean", torch.zeros(c.latent_dim, dtype=torch.float64))
         self.register_buffer("latent_spread", torch.ones(c.latent_dim, dtype=torch.float64))
         self.mixture = GaussianMixture(c.latent_dim, max(c.components))
         self.flow = Flow(c.latent_dim, c.flow_blocks, c.flow_width) if c.density == "flow" else None
+
+    @property
+    def tunes(self) -> bool:
+        """Whether a number of components is chosen by the held-out images' likelihood."""
+        return self.flow is None and len(self.config.components) > 1
 
     def stages(self) -> Iterator[Stage]:
         """The pretext; then, where one is asked for, the flow on its standardised latents."""
@@ -148,7 +144,7 @@ class CRADL(Method):
             name, loss = "reconstruct", self.reconstruction_loss
         pretext = Update(
             name,
-            self._pretext_parameters,
+            parameters_of(self.encoder, self.head, self.decoder),
             loss,
             adam(c.learning_rate, c.betas, c.eps, weight_decay=c.weight_decay, decay_vectors=False),
             schedule(c.schedule),
@@ -232,10 +228,7 @@ class CRADL(Method):
                 maps = smooth_saliency(gradient, body)
             else:
                 maps = (gradient.abs() * body).amax(1, keepdim=True)
-            maps = smooth(maps, c.map_smoothing)
-            if c.image_score != "likelihood":
-                scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+            return as_prediction(maps, None, c, own={"likelihood": lambda: scores})
 
     def _negative_log_likelihood(self, latents: Tensor) -> Tensor:
         """``(B)``; the density is one of latents, so it counts how they were standardised."""
@@ -287,10 +280,6 @@ class CRADL(Method):
         for _ in range(2):
             view = cover_squares(view, max(c.squares - 1, 0), c.square_side)
         return view
-
-    def _pretext_parameters(self) -> list[nn.Parameter]:
-        parts = [self.encoder, self.head, self.decoder]
-        return [parameter for part in parts if part for parameter in part.parameters()]
 
     def _check_size(self, images: Tensor) -> None:
         wanted = (self.config.channels, self.config.image_size, self.config.image_size)

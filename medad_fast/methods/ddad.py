@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method, Prediction, Stage, Update
+from medad_fast.methods.base import Data, Method, Prediction, Stage, Update
+from medad_fast.methods.parts.fields import Betas, Quantile, Smoothing, TopK
 from medad_fast.methods.parts.optimization import Schedule, adam, schedule
-from medad_fast.methods.parts.scoring import ImageScore, judge
+from medad_fast.methods.parts.score import ImageScore, as_prediction
 from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder, Reconstruction
 from medad_fast.nets.refinement import RefinementNet, focal_loss
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, ensemble_discrepancy
 from medad_fast.ops.ensemble_discrepancy import EnsembleDiscrepancy
-from medad_fast.settings import above_zero, at_least, check_common, require
+from medad_fast.settings import Channels, ImageSize, Rule, checked, require, setting
 
 __all__ = ["DDAD", "DDADConfig", "Score"]
 
@@ -36,64 +37,60 @@ WITHOUT_UNLABELED: dict[Score, Score] = {"R_dual": "R_intra", "A_inter": "A_intr
 SPREAD: tuple[Score, ...] = ("R_dual", "R_intra", "A_intra")
 """The scores that are made of the spread between members."""
 
+FocalGamma = Annotated[float, Rule("0, or at least 1", lambda gamma: gamma == 0 or gamma >= 1)]
 
-@dataclass(frozen=True)
+
+@checked
 class DDADConfig:
     """Settings of :class:`DDAD`; each default is the code's unless it says otherwise."""
 
-    image_size: int = 64  # a multiple of 16 from 32 to 512
-    channels: int = 1  # 1 grey, as there; 3 colour
-    # What scores an image and decides which networks there are: R, refined, or A, as it is. "dual"
-    # and "inter" need unlabeled images; "rec" is the error of the members' mean.
-    score: Score = "R_dual"
-    backbone: Backbone = "ae"
-    members: int = 3  # autoencoders in each ensemble
-    width: int = 16  # channels of the first convolution
-    hidden_dim: int = 2048  # of the layers around the latent
-    # Sets how much a reconstruction can follow; in a comparison of the same authors (AE4AD, 2024) a
-    # plain AE was best with 4 on chest radiographs and with 32 on brain MRI.
-    latent_dim: int = 16
-    memory_slots: int = 25  # MemAE's
-    shrinkage: float = 0.0  # MemAE's; off in the code. The MemAE of their MedIAnomaly has 0.0025
-    entropy_weight: float = 2e-4  # MemAE's
-    learning_rate: float = 5e-4
-    betas: tuple[float, float] = (0.5, 0.999)  # of the refinement too
-    eps: float = 1e-8  # torch's, of the refinement too
-    schedule: Schedule = "constant"  # of the refinement too
-    epochs: int = 250
-    batch_size: int = 64
-    # Departs when true: the refinement sees the root of A_rec too. Small or fine lesions, which the
-    # ensembles agree on, show there only.
-    refinement_error: bool = False
-    refinement_width: int = 128
-    refinement_learning_rate: float = 1e-4
-    refinement_weight_decay: float = 1e-4
-    refinement_epochs: int = 100
-    refinement_batch_size: int = 8
-    focal_gamma: float = 2.0
-    focal_epsilon: float = 1e-5  # labels are clamped this far from 0 and 1
-    image_score: ImageScore = "mean"
-    top_k: int = 100  # pixels, for image_score "topk"; ours
-    quantile: float = 0.99  # of the map, for image_score "quantile"; ours
-    map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
-    mask_background: bool = False  # Departs when true: black pixels of the image score 0
+    image_size: ImageSize = setting(64, "side of the images in pixels")
+    channels: Channels = setting(1, "grey, as in the code, or colour")
+    score: Score = setting(
+        "R_dual",
+        "What scores an image and decides which networks there are: R, refined, or A, as it is. "
+        '"dual" and "inter" need unlabeled images; "rec" is the error of the members\' mean',
+    )
+    backbone: Backbone = setting("ae", "of the members: plain, with variances, or with a memory")
+    members: int = setting(3, "autoencoders in each ensemble", ge=1)
+    width: int = setting(16, "channels of the first convolution", ge=1)
+    hidden_dim: int = setting(2048, "of the layers around the latent", ge=1)
+    latent_dim: int = setting(
+        16,
+        "Sets how much a reconstruction can follow; in a comparison of the same authors (AE4AD, "
+        "2024) a plain AE was best with 4 on chest radiographs and with 32 on brain MRI",
+        ge=1,
+    )
+    memory_slots: int = setting(25, "MemAE's", ge=1)
+    shrinkage: float = setting(0.0, "MemAE's; off in the code, 0.0025 in their MedIAnomaly", ge=0)
+    entropy_weight: float = setting(2e-4, "MemAE's", ge=0)
+    learning_rate: float = setting(5e-4, "of the ensembles", gt=0)
+    betas: Betas = setting((0.5, 0.999), "of the refinement too")
+    eps: float = setting(1e-8, "torch's, of the refinement too", gt=0)
+    schedule: Schedule = setting("constant", "of the refinement too")
+    epochs: int = setting(250, "of the ensembles", ge=1)
+    batch_size: int = setting(64, "of the ensembles; batch norm needs two images", ge=2)
+    refinement_error: bool = setting(
+        False,
+        "Departs when true: the refinement sees the root of A_rec too. Small or fine lesions, "
+        "which the ensembles agree on, show there only",
+    )
+    refinement_width: int = setting(128, "channels of its first block", ge=1)
+    refinement_learning_rate: float = setting(1e-4, "of its own optimiser", gt=0)
+    refinement_weight_decay: float = setting(1e-4, "of its own optimiser", ge=0)
+    refinement_epochs: int = setting(100, "of its own stage, after the ensembles", ge=1)
+    refinement_batch_size: int = setting(8, "of its own stage", ge=2)
+    focal_gamma: FocalGamma = setting(2.0, "of the refinement's focal loss")
+    focal_epsilon: float = setting(1e-5, "labels are clamped this far from 0 and 1", gt=0, lt=0.5)
+    image_score: ImageScore = setting("mean", "what of the map an image's score is")
+    top_k: TopK = setting(100, 'pixels, for image_score "topk"; ours')
+    quantile: Quantile = setting(0.99, 'of the map, for image_score "quantile"; ours')
+    map_smoothing: Smoothing = setting(1, "Departs above 1: mean filter on the map, side in pixels")
+    mask_background: bool = setting(False, "Departs when true: black pixels of the image score 0")
 
     def __post_init__(self) -> None:
-        check_common(self)
-        at_least(self, 1, "hidden_dim", "latent_dim", "memory_slots", "members")
-        at_least(self, 1, "refinement_width", "refinement_epochs")
-        at_least(self, 2, "batch_size", "refinement_batch_size")  # for batch norm
-        at_least(self, 0, "shrinkage", "entropy_weight", "refinement_weight_decay")
-        above_zero(self, "refinement_learning_rate")
-        gamma, epsilon = self.focal_gamma, self.focal_epsilon
-        require(gamma == 0 or gamma >= 1, self, "focal_gamma", "0, or at least 1")
-        require(0 < epsilon < 0.5, self, "focal_epsilon", "between 0 and 0.5")
-        require(
-            self.members >= 2 or self.score not in SPREAD,
-            self,
-            "members",
-            f"at least 2 for {self.score}, the spread between them",
-        )
+        enough = self.members >= 2 or self.score not in SPREAD
+        require(enough, self, "members", f"at least 2 for {self.score}, the spread between them")
 
     @property
     def needs_unlabeled(self) -> bool:
@@ -137,51 +134,42 @@ class DDAD(Method):
         self.config = replace(c, score=instead)
         self.unknown = None
         refinement = self._refinement()
-        self.refinement = refinement.to(self.normal.to_latent.weight.device) if refinement else None
+        self.refinement = refinement.to(self.device) if refinement else None
 
     def stages(self) -> Iterator[Stage]:
         """The ensembles, all members of one together, then the refinement on frozen ensembles."""
-        c = self.config
-        optimizer = adam(c.learning_rate, c.betas, c.eps, fused=True)
-        for name, data, ensemble in self._ensembles():
-            update = Update(
-                name,
-                ensemble.parameters,
-                partial(self.reconstruction_loss, ensemble),
-                optimizer,
-                schedule(c.schedule),
-            )
-            yield Stage(
-                name,
-                (update,),
-                data,
-                c.epochs,
-                c.batch_size,
-                orders=c.members,
-                drop_last=True,
-            )
+        yield self._ensemble_stage("normal", "normal", self.normal)
+        if self.unknown is not None:
+            yield self._ensemble_stage("unknown", "normal+unlabeled", self.unknown)
         if self.refinement is not None:
+            c, decay = self.config, self.config.refinement_weight_decay
             update = Update(
                 "refinement",
                 self.refinement.parameters,
                 self.refinement_loss,
-                adam(
-                    c.refinement_learning_rate,
-                    c.betas,
-                    c.eps,
-                    weight_decay=c.refinement_weight_decay,
-                    fused=True,
-                ),
+                adam(c.refinement_learning_rate, c.betas, c.eps, weight_decay=decay, fused=True),
                 schedule(c.schedule),
             )
             yield Stage(
                 "refinement",
                 (update,),
-                "normal",
-                c.refinement_epochs,
-                c.refinement_batch_size,
+                epochs=c.refinement_epochs,
+                batch_size=c.refinement_batch_size,
                 drop_last=True,
             )
+
+    def _ensemble_stage(self, name: str, data: Data, ensemble: EnsembleAutoencoder) -> Stage:
+        c = self.config
+        update = Update(
+            name,
+            ensemble.parameters,
+            partial(self.reconstruction_loss, ensemble),
+            adam(c.learning_rate, c.betas, c.eps, fused=True),
+            schedule(c.schedule),
+        )
+        return Stage(
+            name, (update,), data, c.epochs, c.batch_size, orders=c.members, drop_last=True
+        )
 
     def reconstruction_loss(self, ensemble: EnsembleAutoencoder, batches: Tensor) -> Tensor:
         """Batches ``(K, B, C, H, W)``, one for each member, to the sum of the members' losses.
@@ -227,7 +215,7 @@ class DDAD(Method):
             inter, intra, reconstruction = self.discrepancies(images)
             assert reconstruction is not None
             maps = {"A_inter": inter, "A_intra": intra, "A_rec": reconstruction}[c.score]
-        return judge(maps, images, c)
+        return as_prediction(maps, images, c)
 
     @torch.no_grad()
     def discrepancies(self, images: Tensor) -> EnsembleDiscrepancy:
@@ -239,9 +227,7 @@ class DDAD(Method):
         # The maps are small differences of large numbers, which bfloat16 would drown.
         with torch.autocast(images.device.type, enabled=False):
             normal = self.normal.reconstruct(images)
-            unknown: Reconstruction = normal
-            if self.unknown is not None:
-                unknown = self.unknown.reconstruct(images)
+            unknown = normal if self.unknown is None else self.unknown.reconstruct(images)
             found = ensemble_discrepancy(
                 unknown.images, normal.images, image=images, log_variance=normal.log_variance
             )
@@ -260,13 +246,6 @@ class DDAD(Method):
             assert reconstruction is not None
             parts.append(reconstruction.sqrt())  # on the others' scale
         return torch.cat(parts, dim=1)
-
-    def _ensembles(
-        self,
-    ) -> Iterator[tuple[str, Literal["normal", "normal+unlabeled"], EnsembleAutoencoder]]:
-        yield "normal", "normal", self.normal
-        if self.unknown is not None:
-            yield "unknown", "normal+unlabeled", self.unknown
 
     def _ensemble(self) -> EnsembleAutoencoder:
         c = self.config

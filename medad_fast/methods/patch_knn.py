@@ -12,62 +12,68 @@ correspondences", 2020.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method, Prediction, Stage
+from medad_fast.methods.base import Mapped, Method, Prediction, Stage
+from medad_fast.methods.parts.fields import ODD, Quantile, Smoothing, TopK, rising
 from medad_fast.methods.parts.nearest import NearestNormals, Selection
-from medad_fast.methods.parts.scoring import ImageScore, judge, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, smooth
 from medad_fast.nets.resnet import ResNet18
-from medad_fast.settings import at_least, check_common, require, rising
+from medad_fast.settings import Channels, ImageSize, Rule, checked, require, setting
 
 __all__ = ["PatchKNN", "PatchKNNConfig"]
 
 RANDOM = "random"
+POSITIVE = Rule("three values above 0", lambda values: min(values) > 0)
 
 
-@dataclass(frozen=True)
+@checked
 class PatchKNNConfig:
     """Settings of :class:`PatchKNN`; each default says where it comes from."""
 
-    image_size: int = 224  # PatchCore; a multiple of 16 from 32 to 512
-    channels: int = 1  # 1 grey, 3 colour; grey is repeated three times
-    # A local safetensors file of a ResNet-18 (torchvision's names). It must be named; "random"
-    # leaves the filters as they were drawn, a baseline of the baseline.
-    weights: str = ""
-    width: int = 64  # channels of the first stage, ResNet-18; published weights have 64
-    layers: tuple[int, ...] = (2, 3)  # stages whose features are compared, PatchCore
-    neighbourhood: int = 3  # positions averaged on each side, PatchCore; an odd number
-    # What the weights expect of colours in [0, 1]: ImageNet's mean and deviation.
-    input_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    input_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    bank_size: int = 4096  # patches kept at most; PatchCore keeps 1 to 25 % of all
-    selection: Selection = "coreset"  # PatchCore; "random" is quicker
-    neighbours: int = 1  # nearest patches whose mean distance counts, PatchCore
-    # Departs: PatchCore also weighs the largest distance by how dense the bank is there.
-    image_score: ImageScore = "max"
-    top_k: int = 100  # pixels, for image_score "topk"
-    quantile: float = 0.99  # of the map, for image_score "quantile"
-    map_smoothing: int = 1  # mean filter on the map, an odd side in pixels
-    mask_background: bool = False  # whether black pixels of the map are 0
+    image_size: ImageSize = setting(224, "side of the images in pixels, PatchCore")
+    channels: Channels = setting(1, "grey or colour; grey is repeated three times")
+    weights: str = setting(
+        "",
+        "A local safetensors file of a ResNet-18 (torchvision's names). It must be named; "
+        '"random" leaves the filters as they were drawn, a baseline of the baseline',
+    )
+    width: int = setting(64, "channels of the first stage, ResNet-18; 64 with weights", ge=1)
+    layers: Annotated[tuple[int, ...], rising(1, 4)] = setting(
+        (2, 3), "stages whose features are compared, PatchCore"
+    )
+    neighbourhood: Annotated[int, ODD] = setting(3, "positions averaged on each side, PatchCore")
+    input_mean: tuple[float, float, float] = setting(
+        (0.485, 0.456, 0.406), "what the weights expect of colours in [0, 1]: ImageNet's mean"
+    )
+    input_std: Annotated[tuple[float, float, float], POSITIVE] = setting(
+        (0.229, 0.224, 0.225), "what the weights expect of them: ImageNet's deviation"
+    )
+    bank_size: int = setting(4096, "patches kept at most; PatchCore keeps 1 to 25 % of all", ge=1)
+    selection: Selection = setting("coreset", 'PatchCore; "random" is quicker')
+    neighbours: int = setting(1, "nearest patches whose mean distance counts, PatchCore", ge=1)
+    image_score: ImageScore = setting(
+        "max", "Departs: PatchCore also weighs the largest by how dense the bank is there"
+    )
+    top_k: TopK = 100
+    quantile: Quantile = 0.99
+    map_smoothing: Smoothing = 1
+    mask_background: bool = setting(False, "whether black pixels of the map are 0")
 
     def __post_init__(self) -> None:
-        check_common(self)
-        at_least(self, 1, "bank_size", "neighbours", "neighbourhood")
-        require(self.neighbourhood % 2 == 1, self, "neighbourhood", "odd")
-        require(all(each > 0 for each in self.input_std), self, "input_std", "above 0")
-        rising(self, "layers", 4)
         require(self.weights in ("", RANDOM) or self.width == 64, self, "width", "64 with weights")
 
 
 class PatchKNN(Method):
     """Scores a position by the distance of its features to the nearest normal ones."""
 
+    baseline = True
     config: PatchKNNConfig
     input_mean: Tensor
     input_std: Tensor
@@ -107,12 +113,11 @@ class PatchKNN(Method):
     def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
         """Fill the bank with features of the training images."""
         self.eval()
-        self.normals.fit(_Mapped(train_normal, self))
 
-    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
-        """Size the bank as it was saved."""
-        if "normals.bank" in tensors:
-            self.normals.make_room(tensors["normals.bank"])
+        def rows(images: Tensor) -> Tensor:
+            return self.features(images).flatten(2).transpose(1, 2)
+
+        self.normals.fit(Mapped(rows, train_normal))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
@@ -122,7 +127,7 @@ class PatchKNN(Method):
         rows = features.permute(0, 2, 3, 1).flatten(0, 2)
         grid = self.normals(rows).reshape(batch, 1, height, width)
         maps = F.interpolate(grid, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return judge(maps, images, self.config)
+        return as_prediction(maps, images, self.config)
 
     def features(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to ``(B, D, h, w)`` float32 on the grid of the first layer."""
@@ -137,15 +142,3 @@ class PatchKNN(Method):
             for each in chosen[1:]
         ]
         return torch.cat(chosen, dim=1)
-
-
-class _Mapped:
-    """The features' rows ``(B, n, D)`` of batches of images, as often as they are iterated."""
-
-    def __init__(self, batches: Iterable[Tensor], method: PatchKNN) -> None:
-        self._batches = batches
-        self._method = method
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for images in self._batches:
-            yield self._method.features(images).flatten(2).transpose(1, 2)

@@ -10,8 +10,7 @@ code the patch loss descends. What the paper leaves open is a field of the confi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,86 +18,97 @@ from torch.nn import functional as F
 
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.parts.adversarial import Adversarial, discriminator_loss, generator_loss
+from medad_fast.methods.parts.fields import (
+    Betas,
+    Quantile,
+    Smoothing,
+    TopK,
+    rising,
+)
 from medad_fast.methods.parts.normals import NormalMaps
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule
 from medad_fast.methods.parts.pretexts import add_noise
-from medad_fast.methods.parts.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, foreground, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
 from medad_fast.nets.discriminator import Discriminator
 from medad_fast.nets.projection import ProjectionHead, rows_at
 from medad_fast.ops import patch_discrepancy, patch_nce_loss
-from medad_fast.settings import at_least, check_common, require, rising
+from medad_fast.settings import Channels, ImageSize, checked, require, setting
 
 __all__ = ["PatchCLAE", "PatchCLAEConfig"]
 
 
-@dataclass(frozen=True)
+@checked
 class PatchCLAEConfig:
     """Settings of :class:`PatchCLAE`; each default says where it comes from."""
 
-    image_size: int = 256  # Sec. 4.2.1; a multiple of 16 from 32 to 512
-    channels: int = 1  # 1 grey, 3 colour
-    width: int = 64  # channels of the first block, Table 1
-    units: int = 6  # pairs of convolutions in the encoder's last block, Table 1
-    residual: bool = True  # open; CUT's encoder has residual units there
-    downsample: Downsample = "average"  # open: "a pooling layer"; CUT has "blur"
-    noise_sigma: float = 0.05  # open: Gaussian; the re-implementation's value, images in [-1, 1]
-    # Departs with numbers: noise is drawn on grids of these sides, enlarged and added up, so that
-    # the decoder learns to remove larger structures (Kascenas et al., MIDL 2022: 16 for 128 px).
-    noise_resolution: tuple[int, ...] = ()  # Empty: noise per pixel, as the paper has it.
-    layers: tuple[int, ...] = (1, 2, 3, 4)  # Fig. 3; Table 3's widths would fit 3, 4, 5
-    patches: int = 256  # positions per layer, Sec. 4.2.1
-    projection_dim: int = 256  # Table 3
-    temperature: float = 0.07  # open; CUT and MoCo
-    negatives: Literal["image", "batch"] = "image"  # Sec. 3.1.3
-    detach_key: bool = True  # open; CUT detaches, the re-implementation does not
-    reduction: Literal["mean", "sum"] = "sum"  # over positions; Eq. 3, CUT has "mean"
-    foreground_only: bool = False  # Departs when true: sample patches that are not all black
-    patch_loss: Literal["contrastive", "cosine", "mse"] = "contrastive"  # Table 8
-    patch_weight: float = 1.0  # Eq. 4; 0 leaves the heads as they were drawn
-    # Eq. 4 has no pixel term; Table 7 compares with models trained on it, alone or with L_img.
-    pixel_weight: float = 0.0
-    pixel_loss: Literal["l1", "mse"] = "l1"  # open; the error that the pixel score shows
-    # Departs: Algorithm 1 has "saturating", whose gradient vanishes once the discriminator wins.
-    adversarial: Adversarial = "non_saturating"
-    adversarial_weight: float = 1.0  # Eq. 4; 0 trains without a discriminator
-    # Eq. 7; "pixel" is the ablation of Table 7. Departs: "patch+pixel" adds both up, which needs
-    # normal_margin.
-    score: Literal["patch", "pixel", "patch+pixel"] = "patch"
-    image_score: ImageScore = "topk"  # open; the re-implementation's rule
-    top_k: int = 100  # pixels; the re-implementation's value
-    quantile: float = 0.99  # of the map, for image_score "quantile"
-    map_smoothing: int = 1  # Departs when above 1: mean filter on the map, an odd side in pixels
-    # Departs with a number: each layer's map counts in standard deviations from the training
-    # images' mean at a place, and of the sum what exceeds this; for images that lie alike.
-    normal_margin: float | None = None
-    mask_background: bool = False  # Departs when true: black pixels of the image score 0
-    learning_rate: float = 0.002  # Sec. 4.2.1
-    betas: tuple[float, float] = (0.9, 0.999)  # Sec. 4.2.1
-    eps: float = 1e-4  # Sec. 4.2.1
-    schedule: Schedule = "constant"  # open
-    epochs: int = 400  # Sec. 4.2.1, "at most"
-    batch_size: int = 4  # open; the re-implementation's value
+    image_size: ImageSize = setting(256, "side of the images in pixels, Sec. 4.2.1")
+    channels: Channels = 1
+    width: int = setting(64, "channels of the first block, Table 1", ge=1)
+    units: int = setting(6, "pairs of convolutions in the encoder's last block, Table 1", ge=1)
+    residual: bool = setting(True, "open; CUT's encoder has residual units there")
+    downsample: Downsample = setting("average", 'open: "a pooling layer"; CUT has "blur"')
+    noise_sigma: float = setting(
+        0.05, "open: Gaussian; the re-implementation's value, images in [-1, 1]", ge=0
+    )
+    noise_resolution: tuple[int, ...] = setting(
+        (),
+        "Empty: noise per pixel, as the paper has it. Departs with numbers: noise is drawn on "
+        "grids of these sides, enlarged and added up, so that the decoder learns to remove larger "
+        "structures (Kascenas et al., MIDL 2022: 16 for 128 px)",
+    )
+    layers: Annotated[tuple[int, ...], rising(1, 5)] = setting(
+        (1, 2, 3, 4), "Fig. 3; Table 3's widths would fit 3, 4, 5"
+    )
+    patches: int = setting(256, "positions per layer, Sec. 4.2.1", ge=1)
+    projection_dim: int = setting(256, "Table 3", ge=1)
+    temperature: float = setting(0.07, "open; CUT and MoCo", gt=0)
+    negatives: Literal["image", "batch"] = setting("image", "Sec. 3.1.3")
+    detach_key: bool = setting(True, "open; CUT detaches, the re-implementation does not")
+    reduction: Literal["mean", "sum"] = setting("sum", 'over positions; Eq. 3, CUT has "mean"')
+    foreground_only: bool = setting(
+        False, "Departs when true: sample patches that are not all black"
+    )
+    patch_loss: Literal["contrastive", "cosine", "mse"] = setting("contrastive", "Table 8")
+    patch_weight: float = setting(1.0, "Eq. 4; 0 leaves the heads as they were drawn", ge=0)
+    pixel_weight: float = setting(
+        0.0, "Eq. 4 has no pixel term; Table 7 compares with it, alone or with L_img", ge=0
+    )
+    pixel_loss: Literal["l1", "mse"] = setting("l1", "open; the error that the pixel score shows")
+    adversarial: Adversarial = setting(
+        "non_saturating", 'Departs: "saturating" (Algorithm 1) stalls once the discriminator wins'
+    )
+    adversarial_weight: float = setting(1.0, "Eq. 4; 0 trains without a discriminator", ge=0)
+    score: Literal["patch", "pixel", "patch+pixel"] = setting(
+        "patch", 'Eq. 7; "pixel": Table 7. Departs: "patch+pixel", the sum, needs normal_margin'
+    )
+    image_score: ImageScore = setting("topk", "open; the re-implementation's rule")
+    top_k: TopK = setting(100, "pixels; the re-implementation's value")
+    quantile: Quantile = 0.99
+    map_smoothing: Smoothing = setting(1, "Departs above 1: mean filter on the map, side in pixels")
+    normal_margin: float | None = setting(
+        None,
+        "Departs with a number: each layer's map counts in standard deviations from the training "
+        "images' mean at a place, and of the sum what exceeds this; for images that lie alike",
+        ge=0,
+    )
+    mask_background: bool = setting(False, "Departs when true: black pixels of the image score 0")
+    learning_rate: float = setting(0.002, "Sec. 4.2.1", gt=0)
+    betas: Betas = setting((0.9, 0.999), "Sec. 4.2.1")
+    eps: float = setting(1e-4, "Sec. 4.2.1", gt=0)
+    schedule: Schedule = setting("constant", "open")
+    epochs: int = setting(400, 'Sec. 4.2.1, "at most"', ge=1)
+    batch_size: int = setting(4, "open; the re-implementation's value", ge=1)
 
     def __post_init__(self) -> None:
-        check_common(self)
-        at_least(self, 1, "units", "patches", "projection_dim")
-        at_least(self, 0, "noise_sigma", "patch_weight", "pixel_weight", "adversarial_weight")
         weights = self.patch_weight + self.pixel_weight + self.adversarial_weight
         require(weights > 0, self, "patch_weight", "above 0 where the other losses weigh nothing")
-        require(
-            all(1 <= side <= self.image_size for side in self.noise_resolution),
-            self,
-            "noise_resolution",
-            "a list of values from 1 to image_size",
-        )
-        rising(self, "layers", 5)
-        require(
-            self.score != "patch+pixel" or self.normal_margin is not None,
-            self,
-            "score",
-            "'patch' or 'pixel' without normal_margin, which gives both one scale",
-        )
+        sides = self.noise_resolution
+        fine = all(1 <= side <= self.image_size for side in sides)
+        require(fine, self, "noise_resolution", "a list of values from 1 to image_size")
+        scaled = self.score != "patch+pixel" or self.normal_margin is not None
+        wanted = "'patch' or 'pixel' without normal_margin, which gives both one scale"
+        require(scaled, self, "score", wanted)
 
 
 class PatchCLAE(Method):
@@ -121,35 +131,22 @@ class PatchCLAE(Method):
             Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
         )
         parts = {"patch": len(c.layers), "pixel": 1, "patch+pixel": len(c.layers) + 1}[c.score]
-        self.normals = NormalMaps(parts, c.image_size) if c.normal_margin is not None else None
+        self.normals = (
+            NormalMaps(parts, c.image_size, c.normal_margin, add_up=True)
+            if c.normal_margin is not None
+            else None
+        )
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def stages(self) -> Iterator[Stage]:
         """One stage; on each batch the discriminator moves first (Algorithm 1)."""
         c = self.config
-        optimizer = adam(c.learning_rate, c.betas, c.eps)
-        updates = [
-            Update(
-                "generator",
-                lambda: [
-                    *self.encoder.parameters(),
-                    *self.decoder.parameters(),
-                    *self.heads.parameters(),
-                ],
-                self.generator_loss,
-                optimizer,
-                schedule(c.schedule),
-            )
-        ]
+        how = adam(c.learning_rate, c.betas, c.eps), schedule(c.schedule)
+        generator = parameters_of(self.encoder, self.decoder, self.heads)
+        updates = [Update("generator", generator, self.generator_loss, *how)]
         if self.discriminator is not None:
-            discriminator = Update(
-                "discriminator",
-                self.discriminator.parameters,
-                self.discriminator_loss,
-                optimizer,
-                schedule(c.schedule),
-            )
-            updates.insert(0, discriminator)
+            judge = self.discriminator.parameters
+            updates.insert(0, Update("discriminator", judge, self.discriminator_loss, *how))
         yield Stage("contrast", tuple(updates), epochs=c.epochs, batch_size=c.batch_size)
 
     def discriminator_loss(self, images: Tensor) -> Tensor:
@@ -171,7 +168,8 @@ class PatchCLAE(Method):
             compare = F.l1_loss if c.pixel_loss == "l1" else F.mse_loss
             loss = loss + c.pixel_weight * compare(reconstruction, images)
         if self.discriminator is not None:
-            loss = loss + c.adversarial_weight * self._adversarial_loss(reconstruction)
+            looks_real = self.discriminator(reconstruction)
+            loss = loss + c.adversarial_weight * generator_loss(c.adversarial, looks_real)
         return loss
 
     def patch_loss(self, images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -191,14 +189,14 @@ class PatchCLAE(Method):
             ids = [self._sample(originals[layer - 1], images) for layer in c.layers]
             key = self._project(originals, ids)
         query = self._project(self.encoder(reconstruction, depth), ids)
-        if c.patch_loss == "mse":
-            losses = [(q - k).square().sum(-1) for q, k in zip(query, key, strict=True)]
-            return self._reduce(losses)
-        query = [F.normalize(rows.float(), dim=-1) for rows in query]
-        key = [F.normalize(rows.float(), dim=-1) for rows in key]
-        if c.patch_loss == "cosine":
-            losses = [(q - k).square().sum(-1) / 2 for q, k in zip(query, key, strict=True)]
-            return self._reduce(losses)
+        if c.patch_loss != "mse":
+            query = [F.normalize(rows.float(), dim=-1) for rows in query]
+            key = [F.normalize(rows.float(), dim=-1) for rows in key]
+        if c.patch_loss != "contrastive":
+            share = 1.0 if c.patch_loss == "mse" else 0.5
+            over_positions = torch.mean if c.reduction == "mean" else torch.sum
+            rows = [share * (q - k).square().sum(-1) for q, k in zip(query, key, strict=True)]
+            return torch.stack([over_positions(each, dim=1).mean() for each in rows]).sum()
         loss = patch_nce_loss(
             query,
             key,
@@ -214,19 +212,13 @@ class PatchCLAE(Method):
         """What the maps of the training images are at each place, if that is to be compared."""
         if self.normals is not None:
             self.eval()
-            self.normals.fit(self._maps(images) for images in train_normal)
+            window = self.config.map_smoothing
+            self.normals.fit(smooth(self._maps(images), window) for images in train_normal)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Dense distance of features, summed over layers (Eq. 5 to 7); images are fed clean."""
-        c = self.config
-        maps = self._maps(images)
-        if self.normals is not None and c.normal_margin is not None:
-            maps = (self.normals(maps).sum(1, keepdim=True) - c.normal_margin).clamp(min=0)
-        if c.mask_background:
-            maps = maps * foreground(images)
-        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+        return as_prediction(self._maps(images), images, self.config, normals=self.normals)
 
     def _maps(self, images: Tensor) -> Tensor:
         """The paper's map; with ``normal_margin`` its parts: float32 ``(B, parts, H, W)``."""
@@ -246,16 +238,12 @@ class PatchCLAE(Method):
             parts += [distance] if isinstance(distance, Tensor) else distance
         if c.score != "patch":
             parts.append((images - reconstruction).abs().mean(dim=1, keepdim=True))
-        return smooth(torch.cat([part.float() for part in parts], dim=1), c.map_smoothing)
+        return torch.cat([part.float() for part in parts], dim=1)
 
     def _heads(self) -> Iterator[ProjectionHead]:
         for head in self.heads:
             assert isinstance(head, ProjectionHead)
             yield head
-
-    def _adversarial_loss(self, reconstruction: Tensor) -> Tensor:
-        assert self.discriminator is not None
-        return generator_loss(self.config.adversarial, self.discriminator(reconstruction))
 
     def _reconstruct(self, images: Tensor) -> Tensor:
         """Reconstruction of the corrupted images.
@@ -287,8 +275,3 @@ class PatchCLAE(Method):
             head(rows_at(features[layer - 1], chosen))
             for layer, head, chosen in zip(self.config.layers, self._heads(), ids, strict=True)
         ]
-
-    def _reduce(self, losses: list[Tensor]) -> Tensor:
-        """Rows' losses ``(B, S)`` per layer as :func:`patch_nce_loss` reduces its own."""
-        over_positions = torch.mean if self.config.reduction == "mean" else torch.sum
-        return torch.stack([over_positions(loss, dim=1).mean() for loss in losses]).sum()

@@ -6,15 +6,15 @@ read, so every default here is ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from medad_fast.methods.parts.adversarial import Adversarial
+from medad_fast.methods.parts.fields import Betas, Quantile, Share, Smoothing, TopK
 from medad_fast.methods.parts.optimization import Schedule
 from medad_fast.methods.parts.pretexts import Corruption
-from medad_fast.methods.parts.scoring import ImageScore
-from medad_fast.nets.latent import Norm
-from medad_fast.settings import above_zero, at_least, check_common, require, shares
+from medad_fast.methods.parts.score import ImageScore
+from medad_fast.nets.strided import Norm
+from medad_fast.settings import Channels, ImageSize, checked, require, setting
 
 __all__ = ["AFTER_WARMUP", "LOSSES", "TERMS", "SALADConfig"]
 
@@ -34,84 +34,78 @@ LOSSES = (
 """Of encoder and decoder; their weights are the fields ``<name>_weight``."""
 
 
-@dataclass(frozen=True)
+@checked
 class SALADConfig:
-    """Settings of :class:`~medad_fast.methods.salad.SALAD`; of the paper's, none is known."""
+    """Settings of :class:`~medad_fast.methods.salad.SALAD`; of the paper's, none is known.
 
-    image_size: int = 256  # ours; a multiple of 16 from 32 to 512
-    channels: int = 1  # 1 grey, 3 colour
-    width: int = 32  # ours: channels of the first block, doubled up to 16 times
-    latent_dim: int = 128  # ours: length of the code, or of the code at each place
-    latent_side: int = 1  # ours: 1 for one code per image, else a map of codes of at most this side
-    norm: Norm = "group"  # ours: a batch's statistics would mix clean, rebuilt and damaged images
-    adversarial: Adversarial = "non_saturating"  # ours; the kind is not known
-    # Losses, as fields <name>_weight. The first three are named by the abstract or by Lu et al.
-    adversarial_weight: float = 1.0  # 0 trains without an image discriminator
-    structure_weight: float = 1.0  # 1 - SSIM of image and reconstruction
-    centre_weight: float = 0.1  # squared distance of codes to their centre, per entry
-    reconstruction_weight: float = 10.0  # ours: mean |x - G(E(x))|
-    consistency_weight: float = 1.0  # ours: squared distance of E(x) and E(G(E(x))), per entry
-    restore_weight: float = 1.0  # ours, as pretext: mean |x - G(E(damaged x))|
-    rotation_weight: float = 0.1  # ours, as pretext: cross-entropy of the quarter turn
-    latent_adversarial_weight: float = 0.0  # ours: codes against normal random numbers
-    prior_weight: float = 0.0  # ours: normal random z against E(G(z)), squared, per entry
-    corruptions: tuple[Corruption, ...] = ("intensity", "shuffle", "inner_fill", "outer_fill")
-    corruption_probability: float = 0.5  # Models Genesis, for intensities and shuffling
-    warmup_epochs: int = 10  # ours; without adversaries, centre and prior
-    centre_update: Literal["fixed", "ema"] = (
-        "fixed"  # ours; after the warm-up; Deep SVDD's is fixed
+    ``<name>_weight`` are those of the losses, ``score_<name>`` those of the score's terms.
+    """
+
+    image_size: ImageSize = setting(256, "side of the images in pixels, ours")
+    channels: Channels = 1
+    width: int = setting(32, "ours: channels of the first block, doubled up to 16 times", ge=1)
+    latent_dim: int = setting(128, "ours: length of the code, or of the code at each place", ge=1)
+    latent_side: int = setting(
+        1, "ours: 1 for one code per image, else a map of codes of at most this side", ge=1
     )
-    centre_margin: float = 0.1  # Deep SVDD's code: no entry of the centre is nearer to 0
-    spread_weight: float = 1.0  # ours: hinge against codes that are all alike
-    spread_floor: float = 0.1  # ours: standard deviation of a code's entry in a batch
-    # Weights of the score's terms, each in standard deviations of held-out normal images.
-    score_reconstruction: float = 1.0
-    score_structure: float = 1.0
-    score_consistency: float = 1.0
-    score_centre: float = 1.0
-    score_rotation: float = 0.0  # cross-entropy of all four quarter turns; needs rotation_weight
-    map_error: Literal["reconstruction", "structure", "both"] = "both"  # ours
-    image_score: ImageScore = "mean"  # ours: from the error maps to the first two terms
-    top_k: int = 100  # pixels, for image_score "topk"
-    quantile: float = 0.99  # of the map, for image_score "quantile"
-    map_smoothing: int = 1  # mean filter on the error maps, an odd side in pixels
-    # With a number: an error counts in standard deviations from the training images' mean at its
-    # place, and of it what exceeds this; for images that lie alike. As in PatchCL-AE.
-    normal_margin: float | None = None
-    mask_background: bool = False  # whether black pixels of the image have no error
-    learning_rate: float = 0.0002  # DCGAN
-    betas: tuple[float, float] = (0.5, 0.999)  # DCGAN
-    eps: float = 1e-8
-    schedule: Schedule = "constant"  # ours; of the stage after the warm-up
-    epochs: int = 200  # ours; after the warm-up
-    batch_size: int = 16  # ours
+    norm: Norm = setting("group", "ours: a batch would mix clean, rebuilt and damaged images")
+    adversarial: Adversarial = setting("non_saturating", "ours; the kind is not known")
+    adversarial_weight: float = setting(1.0, "Lu et al.; 0: no image discriminator", ge=0)
+    structure_weight: float = setting(1.0, "Lu et al.: 1 - SSIM of image and reconstruction", ge=0)
+    centre_weight: float = setting(
+        0.1, "Lu et al.: squared distance to the centre, per entry", ge=0
+    )
+    reconstruction_weight: float = setting(10.0, "ours: mean |x - G(E(x))|", ge=0)
+    consistency_weight: float = setting(1.0, "ours: squared E(x) - E(G(E(x))), per entry", ge=0)
+    restore_weight: float = setting(1.0, "ours, a pretext: mean |x - G(E(damaged x))|", ge=0)
+    rotation_weight: float = setting(0.1, "ours, a pretext: cross-entropy of quarter turns", ge=0)
+    latent_adversarial_weight: float = setting(0.0, "ours: codes against normal random ones", ge=0)
+    prior_weight: float = setting(0.0, "ours: random z against E(G(z)), squared, per entry", ge=0)
+    corruptions: tuple[Corruption, ...] = setting(
+        ("intensity", "shuffle", "inner_fill", "outer_fill"), "of the restored images, ours"
+    )
+    corruption_probability: Share = setting(0.5, "Models Genesis, for intensities and shuffling")
+    warmup_epochs: int = setting(10, "ours; without adversaries, centre and prior", ge=1)
+    centre_update: Literal["fixed", "ema"] = setting("fixed", "after warm-up; Deep SVDD: fixed")
+    centre_margin: float = setting(0.1, "Deep SVDD's code: no centre entry is nearer to 0", ge=0)
+    spread_weight: float = setting(1.0, "ours: hinge against codes that are all alike", ge=0)
+    spread_floor: float = setting(0.1, "ours: least deviation of a code's entry in a batch", gt=0)
+    score_reconstruction: float = setting(
+        1.0, "ours: of this term in the score, in deviations of held-out normal images", ge=0
+    )
+    score_structure: float = setting(1.0, "ours: as score_reconstruction", ge=0)
+    score_consistency: float = setting(1.0, "ours: as score_reconstruction", ge=0)
+    score_centre: float = setting(1.0, "ours: as score_reconstruction", ge=0)
+    score_rotation: float = setting(
+        0.0, "ours: all four quarter turns; needs rotation_weight", ge=0
+    )
+    map_error: Literal["reconstruction", "structure", "both"] = setting("both", "ours")
+    image_score: ImageScore = setting("mean", "ours: from the error maps to the first two terms")
+    top_k: TopK = 100
+    quantile: Quantile = 0.99
+    map_smoothing: Smoothing = setting(1, "mean filter on the error maps, its side in pixels")
+    normal_margin: float | None = setting(
+        None,
+        "With a number: an error counts in standard deviations from the training images' mean at "
+        "its place, and of it what exceeds this; for images that lie alike. As in PatchCL-AE",
+        ge=0,
+    )
+    mask_background: bool = setting(False, "whether black pixels of the image have no error")
+    learning_rate: float = setting(0.0002, "DCGAN", gt=0)
+    betas: Betas = setting((0.5, 0.999), "DCGAN")
+    eps: float = setting(1e-8, "Adam's own", gt=0)
+    schedule: Schedule = setting("constant", "ours; of the stage after the warm-up")
+    epochs: int = setting(200, "ours; after the warm-up", ge=1)
+    batch_size: int = setting(16, "ours", ge=1)
 
     def __post_init__(self) -> None:
-        check_common(self)
-        at_least(self, 1, "latent_dim", "latent_side", "warmup_epochs")
-        require(
-            self.latent_side <= self.image_size // 2,
-            self,
-            "latent_side",
-            "at most half of image_size",
-        )
-        weights = [f"{name}_weight" for name in LOSSES]
-        at_least(self, 0, *weights, *(f"score_{name}" for name in TERMS), "centre_margin")
-        require(
-            self.reconstruction_weight + self.structure_weight > 0,
-            self,
-            "reconstruction_weight",
-            "above 0 where structure_weight is 0",
-        )
-        shares(self, "corruption_probability")
-        above_zero(self, "spread_floor")
+        half = self.image_size // 2
+        require(self.latent_side <= half, self, "latent_side", "at most half of image_size")
+        error = self.reconstruction_weight + self.structure_weight
+        require(error > 0, self, "reconstruction_weight", "above 0 where structure_weight is 0")
         require(any(self.score_weights()), self, "score_reconstruction", "above 0 where all are 0")
-        require(
-            self.score_rotation == 0 or self.rotation_weight > 0,
-            self,
-            "score_rotation",
-            "0 where rotation_weight is 0",
-        )
+        turned = self.score_rotation == 0 or self.rotation_weight > 0
+        require(turned, self, "score_rotation", "0 where rotation_weight is 0")
 
     def score_weights(self) -> list[float]:
         """In the order of ``TERMS``."""

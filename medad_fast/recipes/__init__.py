@@ -1,48 +1,68 @@
 """Recipes: settings of preprocessing and methods in a YAML file, packaged or the user's own.
 
-A recipe has the keys ``about``, ``preprocess`` and ``methods`` (each a table of fields), and
-optionally ``unlabeled``, ``published``, ``seed`` and ``max_steps``. Flags win over a recipe, a
-recipe over the defaults.
+Flags win over a recipe, a recipe over the defaults; what a method's table says of preprocessing
+wins over what the recipe says for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import Field
 
+from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
 from medad_fast.methods import config_class, list_methods
 from medad_fast.recipes.published import Published, read_published
-from medad_fast.settings import from_fields
+from medad_fast.settings import Rule, checked, describe, from_fields, refusal, schema, setting
 
-__all__ = ["Published", "Recipe", "list_recipes", "load_recipe"]
+__all__ = ["Published", "Recipe", "list_recipes", "load_recipe", "recipe_schema"]
 
 PACKAGED = Path(__file__).parent
-KEYS = ("about", "preprocess", "methods", "unlabeled", "published", "seed", "max_steps")
-POOLS = ("normal", "abnormal")
+POOLS = ["normal", "abnormal"]
+Pool = Annotated[
+    str, Field(json_schema_extra={"enum": POOLS}), Rule("normal or abnormal", POOLS.__contains__)
+]
+OWN = "preprocess"  # what a method's table holds beside the fields of its configuration
 
 
-@dataclass(frozen=True)
+@checked
 class Recipe:
     """What one file sets; what it leaves out keeps its default."""
 
-    name: str = ""
-    """Of the packaged recipe, or of the file."""
-    about: str = ""
-    preprocess: dict[str, Any] = field(default_factory=dict)
-    """Fields of ``PreprocessConfig``."""
-    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Fields of each method's configuration, by the method's name."""
-    unlabeled: dict[str, int] = field(default_factory=dict)
-    """How many images to take of each unlabeled pool of a ``data.json``, the first ones."""
-    published: tuple[Published, ...] = ()
-    """Figures to compare with."""
-    seed: int | None = None
-    max_steps: int | None = None
+    name: str = setting("", "of the packaged recipe, or of the file")
+    about: str = setting("", "what it is for and where its values come from")
+    preprocess: dict[str, Any] = setting({}, "settings of preprocessing, for all methods")
+    methods: dict[str, dict[str, Any]] = setting(
+        {}, "the settings of each method, by its name, with a table preprocess of its own"
+    )
+    unlabeled: dict[Pool, Annotated[int, Field(ge=0)]] = setting(
+        {}, "how many images to take of each unlabeled pool of a data.json, the first ones"
+    )
+    published: tuple[Published, ...] = setting((), "figures to compare with")
+    seed: int | None = setting(None, "of weights, data order and held-out patients", ge=0)
+    max_steps: int | None = setting(None, "at most this many steps in each stage", ge=1)
+
+    def __post_init__(self) -> None:
+        PreprocessConfig.from_dict(self.preprocess)
+        for method, table in self.methods.items():
+            from_fields(config_class(method), self.fields_of(method), f"method {method}")
+            PreprocessConfig.from_dict(table.get(OWN, {}))
+        for place, figure in enumerate(self.published):
+            if figure.method not in self.methods:
+                told = f"published.{place} is of method {figure.method!r}"
+                raise InputError(f"{told}, which the recipe does not set")
+
+    def fields_of(self, method: str) -> dict[str, Any]:
+        """Settings of a method; none where the recipe does not have it."""
+        return {key: value for key, value in self.methods.get(method, {}).items() if key != OWN}
+
+    def preprocess_of(self, method: str) -> dict[str, Any]:
+        """Settings of preprocessing for a method: those for all, and its own, which win."""
+        return {**self.preprocess, **self.methods.get(method, {}).get(OWN, {})}
 
     def only_method(self) -> str:
         """The method that is meant where none is named.
@@ -71,8 +91,7 @@ def load_recipe(source: str | Path) -> Recipe:
 
     Raises:
         InputError: no such file, not YAML, an unknown key, method or setting, or a value out of
-            range; the message names the file and the key. The fields of ``preprocess`` are checked
-            where they are used.
+            range; the message names the file and the key.
     """
     path = Path(source)
     if str(source) in list_recipes():
@@ -86,13 +105,26 @@ def load_recipe(source: str | Path) -> Recipe:
         ) from error
     try:
         content = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no such date; too deep
         reason = " ".join(str(error).split())
         raise InputError(f"recipe {path} is not valid YAML: {reason}") from error
     try:
-        return _checked(content, path.stem)
+        return _recipe_of({} if content is None else content, path.stem)
     except InputError as error:
         raise InputError(f"recipe {path}: {error}") from error
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe's file, with the settings of every method: for editors."""
+    made = schema(Recipe)
+    keys = made["properties"]
+    del keys["name"]  # the file's own
+    keys["preprocess"] |= schema(PreprocessConfig)
+    tables = {method: schema(config_class(method)) for method in list_methods()}
+    for table in tables.values():
+        table["properties"][OWN] = schema(PreprocessConfig)
+    keys["methods"] |= {"properties": tables, "additionalProperties": False}
+    return made
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -106,48 +138,16 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _checked(content: Any, name: str) -> Recipe:
-    table = _table(content, "the file")
-    for key in table:
-        if key not in KEYS:
-            raise InputError(f"unknown key {key!r}; known are {', '.join(KEYS)}")
-    about = table.get("about", "")
-    if not isinstance(about, str):
-        raise InputError(f"about must be a text, got {about!r}")
-    methods = _table(table.get("methods"), "methods")
-    for method, fields in methods.items():
-        if method not in list_methods():
-            raise InputError(f"unknown method {method!r}; known are {', '.join(list_methods())}")
-        methods[method] = _table(fields, f"methods.{method}")
-        from_fields(config_class(method), methods[method], f"method {method}")
-    unlabeled = _table(table.get("unlabeled"), "unlabeled")
-    for key in unlabeled:
-        if key not in POOLS:
-            raise InputError(f"unlabeled has the pools {', '.join(POOLS)}, got {key!r}")
-        _check_number(f"unlabeled.{key}", unlabeled[key], 0)
-    for key, least in (("seed", 0), ("max_steps", 1)):
-        if table.get(key) is not None:
-            _check_number(key, table[key], least)
-    return Recipe(
-        name=name,
-        about=about,
-        preprocess=_table(table.get("preprocess"), "preprocess"),
-        methods=methods,
-        unlabeled=unlabeled,
-        published=read_published(table.get("published") or [], list(methods)),
-        seed=table.get("seed"),
-        max_steps=table.get("max_steps"),
-    )
-
-
-def _check_number(key: str, number: Any, least: int) -> None:
-    if type(number) is not int or number < least:
-        raise InputError(f"{key} must be a whole number from {least}, got {number!r}")
-
-
-def _table(value: Any, place: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InputError(f"{place} must be a table of keys and values, got {value!r}")
-    return dict(value)
+def _recipe_of(content: Any, name: str) -> Recipe:
+    """A key without a value keeps its default; so does a method without settings."""
+    if not isinstance(content, dict):
+        raise refusal("the file", "a table of keys and values", content)
+    known = [key for key, *_ in describe(Recipe) if key != "name"]
+    for key in content:
+        if key not in known:
+            raise InputError(f"unknown key {key!r}; known are {', '.join(known)}")
+    table = {key: value for key, value in content.items() if value is not None}
+    if isinstance(methods := table.get("methods"), dict):
+        table["methods"] = {key: {} if each is None else each for key, each in methods.items()}
+    table["published"] = read_published(table.get("published", []))
+    return Recipe(name, **table)

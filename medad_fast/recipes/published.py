@@ -3,62 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from medad_fast.errors import InputError
-from medad_fast.settings import check_choices_and_types, from_fields, require
+from medad_fast.settings import checked, from_fields, refusal, setting
 
 __all__ = ["Published", "for_run", "read_published"]
 
 
-@dataclass(frozen=True)
+@checked
 class Published:
     """One reported result at the level of images."""
 
-    method: str
-    """As in :func:`medad_fast.methods.list_methods`."""
-    of: str
-    """Which score, backbone or variant."""
-    source: str
-    """Paper and table, or whatever the figure was taken from."""
-    known: Literal["printed", "abstract", "figure", "second hand"]
-    """Printed in a table; in the abstract; read off a figure; told by others than its authors."""
-    auroc: float | None = None
-    average_precision: float | None = None
-    plus_minus: float | None = None
-    """Of the AUROC: what ``note`` says."""
-    note: str = ""
+    method: Annotated[str, Field(description="its name")]
+    of: Annotated[str, Field(description="which score, backbone or variant")]
+    source: Annotated[str, Field(description="paper and table, or where else it was taken from")]
+    known: Annotated[
+        Literal["printed", "abstract", "figure", "second hand"],
+        Field(description="in a table, in the abstract, read off a figure, told by others"),
+    ]
+    auroc: float | None = setting(None, "area under the ROC curve", ge=0, le=1)
+    average_precision: float | None = setting(None, "of the same images", ge=0, le=1)
+    plus_minus: float | None = setting(None, "of the AUROC: what note says", ge=0, le=1)
+    note: str = setting("", "what else there is to know")
 
     def __post_init__(self) -> None:
-        check_choices_and_types(self)
-        for name in ("auroc", "average_precision", "plus_minus"):
-            value = getattr(self, name)
-            require(value is None or 0 <= value <= 1, self, name, "from 0 to 1")
         if self.auroc is None and self.average_precision is None:
             raise InputError("a published figure needs auroc or average_precision, got neither")
 
 
-def read_published(entries: Any, methods: Sequence[str]) -> tuple[Published, ...]:
+def read_published(entries: Any) -> tuple[Published, ...]:
     """The recipe's key ``published``: a list of tables with the fields of :class:`Published`.
 
     Raises:
-        InputError: it is not that, or an entry's method is none of ``methods``.
+        InputError: it is not that.
     """
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise InputError(f"published must be a list of tables, got {entries!r}")
-    found = []
-    for place, entry in enumerate(entries):
-        missing = {"method", "of", "source", "known"} - entry.keys()
-        if missing:
-            raise InputError(f"published.{place} has no {', '.join(sorted(missing))}")
-        one: Published = from_fields(Published, entry, f"published.{place}")
-        if one.method not in methods:
-            raise InputError(
-                f"published.{place} is of method {one.method!r}, which the recipe does not set"
-            )
-        found.append(one)
-    return tuple(found)
+        raise refusal("published", "a list of tables", entries)
+    return tuple(
+        from_fields(Published, entry, f"published.{place}") for place, entry in enumerate(entries)
+    )
 
 
 def for_run(

@@ -5,7 +5,6 @@ It stands in the folder ``state/`` of a run that is not finished; see docs/outpu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,7 @@ from medad_fast.files import (
     write_text,
 )
 
-__all__ = ["JsonLines", "Moment", "Request", "StateFolder", "digest_of"]
+__all__ = ["JsonLines", "Moment", "Request", "StateFolder"]
 
 FORMAT_VERSION = 3
 
@@ -121,7 +120,7 @@ class Request:
     max_steps: int | None
     precision: str
     images: str
-    """Digest of the prepared training images: :func:`digest_of`."""
+    """Digest of the prepared training images."""
 
 
 class StateFolder:
@@ -262,13 +261,3 @@ def _unfitting_is_damage() -> Iterator[None]:
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"the saved state does not fit this method: {reason}") from error
-
-
-def digest_of(*parts: Tensor | None) -> str:
-    """sha256 of prepared images ``(N, C, h, w)``, parts that are ``None`` left out."""
-    digest = hashlib.sha256()
-    for images in parts:
-        if images is not None:
-            for image in images:
-                digest.update(image.contiguous().numpy().data)
-    return digest.hexdigest()

@@ -178,3 +178,21 @@ def test_pytest_runs_a_benchmark(tmp_path: Path) -> None:
     assert "not measured" in result.stdout
     assert [each["candidate"] for each in load([tmp_path / "a.jsonl"])] == ["fused", "eager"]
     assert "records" in (tmp_path / "b.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["ssim"],
+        ["--json", "out", "--seconds", "0.5", "--device", "cuda", "--threads", "1"],
+    ],
+)
+def test_the_command_line_is_understood(words: list[str]) -> None:
+    options = command.parse(words)
+    asked = dict(zip(words[::2], words[1::2], strict=False))
+    assert options.select == ("ssim" if words == ["ssim"] else "")
+    assert options.json == (Path("out") if "--json" in asked else None)
+    assert options.seconds == float(asked.get("--seconds", 2))
+    assert options.device.type == asked.get("--device", "cpu")
+    assert options.threads == (1 if "--threads" in asked else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -33,9 +34,14 @@ def test_settings_survive_json():
         ({"percentiles": 5}, "percentiles"),
         ({"ct_window_hu": [0]}, "ct_window_hu"),
         ({"ct_window_hu": [0, float("inf")]}, "ct_window_hu"),
+        ({"grey_window": [5, 5]}, "grey_window"),
+        ({"volume": -1}, "volume"),
+        ({"voi_window": 1}, "voi_window"),
+        ({"modality": None}, "modality"),
         ({"nonfinite": "ignore"}, "nonfinite"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(values, reason):
-    with pytest.raises(InputError, match=reason):
+    with pytest.raises(InputError, match=reason) as error:
         PreprocessConfig.from_dict(values)
+    assert "size" in values or re.fullmatch(f"{reason} must be .*, got .*", str(error.value))

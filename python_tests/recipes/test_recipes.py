@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
-from medad_fast.methods import BASELINES, create, list_methods
+from medad_fast.methods import BASELINES, config_class, create, list_methods
 from medad_fast.recipes import list_recipes, load_recipe
+from medad_fast.settings import to_fields
 
 PUBLISHED = [n for n in list_recipes() if n != "demo" and not n.startswith("quality-")]
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
@@ -18,15 +20,65 @@ PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 # A figure's other fields, and a recipe of one method.
 SAID = "of: x, source: y, known: printed"
 ONE = "methods: {autoencoder: {}}"
+# Aliases of aliases: written out, ten to the power of eight.
+BOMB = (
+    "methods: "
+    + "[" * 8
+    + "&a [x]"
+    + "".join(
+        ", &{} [{}]]".format(chr(98 + n), ", ".join([f"*{chr(97 + n)}"] * 10)) for n in range(8)
+    )
+)
 
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_packaged_recipes_build_every_method_they_name(name):
     recipe = load_recipe(name)
     assert recipe.about
-    for method, fields in recipe.methods.items():
-        create(method, **fields)
-    PreprocessConfig.from_dict(recipe.preprocess)
+    for method in recipe.methods:
+        create(method, **recipe.fields_of(method))
+        PreprocessConfig.from_dict(recipe.preprocess_of(method))
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_packaged_recipe_written_down_is_the_same_recipe(name, tmp_path):
+    recipe = load_recipe(name)
+    fields = to_fields(recipe)
+    path = tmp_path / f"{fields.pop('name')}.yaml"
+    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    assert load_recipe(path) == recipe
+
+
+def test_a_method_may_have_its_own_preprocessing_which_wins(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        """
+        preprocess: {modality: MR, axis: axial}
+        methods:
+          ddad: {width: 8, preprocess: {axis: coronal, min_foreground: 0.1}}
+          autoencoder:
+        """
+    )
+    recipe = load_recipe(path)
+    assert recipe.fields_of("ddad") == {"width": 8}
+    own = {"modality": "MR", "axis": "coronal", "min_foreground": 0.1}
+    assert recipe.preprocess_of("ddad") == own
+    for other in ("autoencoder", "salad"):
+        assert recipe.preprocess_of(other) == {"modality": "MR", "axis": "axial"}
+        assert recipe.fields_of(other) == {}
+
+
+def test_the_pages_example_does_what_it_says(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(PAGE.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0])
+    recipe = load_recipe(path)
+    assert recipe.preprocess_of("ddad") == {"modality": "MR", "axis": "coronal"}
+    assert recipe.preprocess_of("autoencoder") == {"modality": "MR"}
+
+
+@pytest.mark.parametrize("method", list_methods())
+def test_no_method_has_a_setting_of_the_name_of_its_preprocessing(method):
+    assert not hasattr(config_class(method), "preprocess")
 
 
 def test_the_demo_keeps_the_papers_networks_at_base_width_16():
@@ -90,27 +142,43 @@ def test_a_path_and_a_name_both_work(tmp_path):
     ("text", "message"),
     [
         ("abuot: x", "unknown key 'abuot'; known are about"),
-        ("methods: {other: {}}", "unknown method 'other'"),
+        ("methods: {other: {}}", "method must be one of .*, got 'other'"),
         ("methods: {autoencoder: {widht: 3}}", "has no setting 'widht'"),
         ("methods: {autoencoder: {width: many}}", "width must be a whole number"),
         ("methods: [autoencoder]", "methods must be a table"),
-        ("seed: -1", "seed must be a whole number from 0"),
-        ("seed: true", "seed must be a whole number from 0"),
-        ("max_steps: 0", "max_steps must be a whole number from 1"),
+        ("seed: -1", "seed must be a whole number of 0 or more, or null, got -1"),
+        ("seed: true", "seed must be a whole number of 0 or more, or null, got True"),
+        ("max_steps: 0", "max_steps must be a whole number of 1 or more, or null, got 0"),
         ("about: 3", "about must be a text"),
         ("seed: 1\nseed: 2", "'seed' stands twice"),
         ("published: {auroc: 1}", "published must be a list"),
         (
             "published: [{method: ddad, auroc: 1}]",
-            "published.0 has no known, of, source",
+            "published.0 has no of, source, known",
         ),
         (f"published: [{{method: ddad, {SAID}, auroc: 0.5}}]", "the recipe does not set"),
         (f"{ONE}\npublished: [{{method: autoencoder, {SAID}, auroc: 88}}]", "from 0 to 1"),
         (f"{ONE}\npublished: [{{method: autoencoder, {SAID}}}]", "needs auroc or"),
         (f"{ONE}\npublished: [{{method: autoencoder, {SAID}, auc: 1}}]", "no setting 'auc'"),
-        ("unlabeled: {other: 1}", "unlabeled has the pools normal, abnormal, got 'other'"),
-        ("unlabeled: {normal: -1}", "unlabeled.normal must be a whole number from 0"),
+        (
+            "unlabeled: {other: 1}",
+            "unlabeled must be a table, each key normal or abnormal, .*, got {'other': 1}",
+        ),
+        (
+            "unlabeled: {normal: -1}",
+            "unlabeled must be .* each value a whole number of 0 or more, got {'normal': -1}",
+        ),
+        ("preprocess: {axes: coronal}", "preprocess has no setting 'axes'"),
+        ("preprocess: {axis: oblique}", "axis must be 'axial' or .*, got 'oblique'"),
+        ("methods: {ddad: {preprocess: {axis: oblique}}}", "axis must be .*, got 'oblique'"),
+        ("methods: {ddad: {preprocess: 3}}", "preprocess must be a table of settings, got 3"),
+        ("methods: {ddad: 3}", "methods must be a table, each value a table, got {'ddad': 3}"),
+        ("methods: {1: {}}", "methods must be a table, each value a table, got {1: {}}"),
+        ("name: mine", "unknown key 'name'"),
         ("seed: [", "is not valid YAML"),
+        ("about: 2001-99-99", "is not valid YAML"),
+        ("about: " + "[" * 10**4, "is not valid YAML"),
+        (BOMB, "methods must be a table"),
         ("- a", "the file must be a table"),
         ("about: !!python/name:os.system x", "is not valid YAML"),
     ],

@@ -67,6 +67,19 @@ def test_the_pipeline_has_the_methods_size_and_a_contradiction_is_refused(data, 
         fit(NAME, data, tmp_path / "no", preprocess={"image_size": 48}, **TINY)
 
 
+def test_a_methods_own_preprocessing_wins_over_the_recipes_and_a_flag_over_both(data, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "preprocess: {percentiles: [1, 99], min_foreground: 0.2}\n"
+        f"methods: {{{NAME}: {{preprocess: {{percentiles: [2, 98]}}}}}}\n"
+    )
+    call = {"config": recipe, "device": "cpu", "max_steps": 1, **TINY}
+    used = fit(NAME, data, tmp_path / "a", **call).pipeline.config
+    assert (used.percentiles, used.min_foreground) == ((2.0, 98.0), 0.2)
+    used = fit(NAME, data, tmp_path / "b", preprocess={"percentiles": [3, 97]}, **call)
+    assert used.pipeline.config.percentiles == (3.0, 97.0)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
