@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.harness import Benchmark, Candidate, Comparison, compare
 from medad_fast.methods.parts.optimization import adam
 from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder
-from python_tests.methods.plain_ddad import PlainAutoencoder, alone
+from python_tests.methods.ddad.plain import PlainAutoencoder, alone
 
 RATE, BETAS, EPS = 5e-4, (0.5, 0.999), 1e-8
 

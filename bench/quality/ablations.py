@@ -115,6 +115,8 @@ class Outcome:
     """Why there is none."""
     seeds: tuple[int, ...] = ()
     """Those that both variants have records of."""
+    stale: bool = False
+    """Whether a record is of earlier code."""
 
     @property
     def verdict(self) -> str:
@@ -122,8 +124,10 @@ class Outcome:
         if self.found is None:
             return f"not run: {self.reason}"
         if self.found.low > 0:
-            return "as published"
-        return "not: the other way round" if self.found.high < 0 else "not: not told apart"
+            said = "as published"
+        else:
+            said = "not: the other way round" if self.found.high < 0 else "not: not told apart"
+        return said + (" (stale)" if self.stale else "")
 
 
 def ablation_fits(seeds: int, sets: Sequence[str], **options: Any) -> list[Fit]:
@@ -147,7 +151,13 @@ def fits_of(ablation: Ablation, seeds: int, **options: Any) -> list[Fit]:
 
 
 def outcomes(by_key: Mapping[str, Record], seeds: int, **options: Any) -> list[Outcome]:
-    """What the records say of each claim; the seeds that both variants have are used."""
+    """What the records say of each claim; the seeds that both variants have are used.
+
+    Args:
+        by_key: a record for the key of a fit, with ``stale`` where it is of earlier code.
+        seeds: how many, from 0.
+        **options: of each ``Fit``.
+    """
     lines = []
     for ablation in ABLATIONS:
         for low, high in ablation.steps:
@@ -174,6 +184,7 @@ def _outcome(
         if all(key in by_key for key in keys):
             pairs[seed] = [by_key[key] for key in keys]
     if not pairs:
-        return Outcome(ablation, better, worse, reason="no records of this code")
+        return Outcome(ablation, better, worse, reason="no records")
     found = difference([pair[0] for pair in pairs.values()], [pair[1] for pair in pairs.values()])
-    return Outcome(ablation, better, worse, found, seeds=tuple(pairs))
+    stale = any(record.get("stale") for pair in pairs.values() for record in pair)
+    return Outcome(ablation, better, worse, found, seeds=tuple(pairs), stale=stale)

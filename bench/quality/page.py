@@ -2,8 +2,8 @@
 
     python -m bench.quality.page --out docs/quality.md --readme README.md [--check]
 
-Nothing in either comes from anywhere else. Records of another code than the present are left out,
-and counted.
+Nothing in either comes from anywhere else. A record of earlier code is marked as stale; it is left
+out where there is one of the present code, or where its settings are none that are fitted now.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 from bench.quality.ablations import ABLATIONS, ablation_fits, outcomes
 from bench.quality.plan import BUDGET_CORES, BUDGET_SECONDS, available, missing, plan
 from bench.quality.pooled import pool
-from bench.quality.record import Record, load_records
+from bench.quality.record import Record, held, load_records
 from bench.quality.simulated import SETS, QualitySet
 from bench.quality.tables import (
     best_trivial,
+    is_stale,
     kind_table,
     method_label,
     outcome_lines,
@@ -65,8 +66,11 @@ python -m bench.quality.page --out docs/quality.md --readme README.md
 - **Trivial baselines** stand beside: the best of mean, standard deviation, gradient, mean absolute
   z-score, the error of 16 principal components (pca16) and the size of the file (file_size), each
   as it is, never turned round.
-- **Records count** only while their key matches: method, set, seed, settings and the code that
-  trains, scores and simulates. Others are left out here until they are fitted again.
+- **Records** have a key of the method, the set, the seed, the settings and all code that can change
+  a score, C++ included. A change of comments, docstrings, layout or names of files is none. Where
+  the code has changed since, a record is marked *stale* until it is fitted again.
+  `python -m bench.quality.rekey` gives it the new key at once if a proof (`bench/proof`) found all
+  results of its method equal.
 
 ## Settings
 
@@ -117,39 +121,38 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def page(records: Sequence[Record]) -> str:
     """The whole page."""
-    current = _current(records)
-    lines = [HEAD, f"{_counted(records, current)}{_shown(current)}", ""]
+    chosen = _chosen(records)
+    lines = [HEAD, f"{_counted(records, chosen)}{_shown(chosen)}", ""]
     for each in SETS.values():
-        of_set = [record for record in current if record["set"] == each.name]
+        of_set = [record for record in chosen if record["set"] == each.name]
         lines += [f"## {each.title}", "", f"Described in `{each.module}`.", ""]
         lines += [*set_table(of_set), "", *kind_table(of_set), *_judged(each, of_set)]
         if gone := missing(each):
             lines += [f"Not fitted here, for want of a recipe entry: {', '.join(gone)}.", ""]
-    by_key = {record["key"]: record for record in records}
     lines += ["## The papers' ablations", "", _ABLATION_NOTE, ""]
-    count = _seed_count(records)
-    lines += [*outcome_lines(outcomes(by_key, count)), ""]
-    keys = [fit.key for fit in ablation_fits(count, list(SETS))]
-    lines += over_lines(by_key[key] for key in keys if key in by_key)
+    seeds = _seed_count(records)
+    compared = held(records, ablation_fits(seeds, list(SETS)))
+    lines += [*outcome_lines(outcomes(compared, seeds)), ""]
+    lines += over_lines(compared.values())
     return "\n".join(lines).rstrip() + "\n"
 
 
 def readme_part(records: Sequence[Record]) -> str:
     """Image AUROC of every method on every set, as one table."""
-    current = _current(records)
+    chosen = _chosen(records)
     names = [name for name in list_methods() if any(name in available(s) for s in SETS.values())]
     lines = ["| method | " + " | ".join(each.title for each in SETS.values()) + " |"]
     lines.append("| --- |" + " --- |" * len(SETS))
     for name in names:
-        cells = [_image_auroc(current, each, name) for each in SETS.values()]
-        label = method_label(name, [record for record in current if record["method"] == name])
+        cells = [_image_auroc(chosen, each, name) for each in SETS.values()]
+        label = method_label(name, [record for record in chosen if record["method"] == name])
         lines.append(table_row([label, *cells]))
-    best = [best_trivial([r for r in current if r["set"] == each.name]) for each in SETS.values()]
+    best = [best_trivial([r for r in chosen if r["set"] == each.name]) for each in SETS.values()]
     lines.append(
         table_row(["best trivial baseline", *(f"{b[1]} ({b[0]})" if b else "" for b in best)])
     )
     note = (
-        f"Image AUROC with 95 % interval, {_seeds_said(current)}; {_counted(records, current)} "
+        f"Image AUROC with 95 % interval, {_seeds_said(chosen)}; {_counted(records, chosen)} "
         "Details and ablations: [docs/quality.md](docs/quality.md)."
     )
     return "\n".join([*lines, "", note])
@@ -177,10 +180,10 @@ _ABLATION_NOTE = (
 )
 
 
-def _current(records: Sequence[Record]) -> list[Record]:
-    """Records of fits as the recipes and the code now are."""
-    keys = {fit.key for fit in plan(SETS, None, _seed_count(records))}
-    return [record for record in records if record["key"] in keys]
+def _chosen(records: Sequence[Record]) -> list[Record]:
+    """One record for each fit of the recipes that has any, by set, method and seed."""
+    found = held(records, plan(SETS, None, _seed_count(records))).values()
+    return sorted(found, key=lambda record: (record["set"], record["method"], record["seed"]))
 
 
 def _seed_count(records: Sequence[Record]) -> int:
@@ -202,12 +205,20 @@ def _seeds_said(records: Sequence[Record]) -> str:
     return "of one seed, or the mean over as many as it says"
 
 
-def _counted(records: Sequence[Record], current: Sequence[Record]) -> str:
+def _counted(records: Sequence[Record], chosen: Sequence[Record]) -> str:
     wanted = sum(len(available(each)) for each in SETS.values())
-    have = {(record["set"], record["method"]) for record in current}
-    counted = f"{len(have)} of {wanted} pairs of method and set have records of the present code."
-    other = len(records) - len(current)
-    return counted + (f" {other} further records are ablations or of other code." if other else "")
+    pairs, stale = (
+        {(record["set"], record["method"]) for record in some}
+        for some in (chosen, filter(is_stale, chosen))
+    )
+    said = f"{len(pairs - stale)} of {wanted} pairs of method and set have records of the present "
+    said += "code."
+    if stale:
+        said += f" {len(stale)} have stale ones: the code has changed since they were fitted."
+    if rekeyed := sum("rekeyed" in record for record in chosen if not is_stale(record)):
+        said += f" {rekeyed} records were made by earlier code that was proven to give the same."
+    other = len(records) - len(chosen)
+    return said + (f" {other} further records are ablations or of other code." if other else "")
 
 
 def _shown(records: Sequence[Record]) -> str:
@@ -221,7 +232,9 @@ def _image_auroc(records: Sequence[Record], each: QualitySet, method: str) -> st
     if found is None:
         return "not fitted yet" if method in available(each) else "no recipe entry"
     figure = f"**{found}**" if method in each.own else str(found)
-    return f"{figure}, {len(rows)} seeds" if len(_seeds(records)) > 1 < len(rows) else figure
+    if len(_seeds(records)) > 1 < len(rows):
+        figure += f", {len(rows)} seeds"
+    return figure + (", stale" if any(map(is_stale, rows)) else "")
 
 
 def _judged(each: QualitySet, records: Sequence[Record]) -> list[str]:
@@ -238,7 +251,8 @@ def _judged(each: QualitySet, records: Sequence[Record]) -> list[str]:
         high = found.low >= ENOUGH
         lines.append(
             f"`{method}`, a method for this modality: its interval {_lies(above)} above the best "
-            f"trivial baseline ({best[0]}, {best[1].value:.2f}) and {_lies(high)} above {ENOUGH}."
+            f"trivial baseline ({best[0]}, {best[1].value:.2f}) and {_lies(high)} above {ENOUGH}"
+            + (" (stale)." if any(map(is_stale, rows)) else ".")
         )
     return [*lines, ""] if lines else []
 

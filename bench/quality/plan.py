@@ -6,28 +6,33 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import medad_fast
+from bench.quality import figures
 from bench.quality.simulated import SETS, QualitySet
-from bench.quality.source import digest, modules_of
+from bench.quality.source import Tree
 from medad_fast.errors import InputError
 from medad_fast.methods import PLACES, config_class, list_methods
 from medad_fast.recipes import Recipe, load_recipe
 from medad_fast.settings import from_fields, to_fields
 
-__all__ = ["BUDGET_CORES", "BUDGET_SECONDS", "Fit", "Variant", "available", "missing", "plan"]
+__all__ = [
+    "BUDGET_CORES",
+    "BUDGET_SECONDS",
+    "Fit",
+    "Variant",
+    "available",
+    "entries",
+    "missing",
+    "plan",
+]
 
 BUDGET_SECONDS = 180.0
 """Of a fit on two cores, with the recipes as they are."""
 BUDGET_CORES = 2
-
-SHARED_CODE = (
-    "medad_fast.training.loop",
-    "medad_fast.data.pipeline",
-    "medad_fast.training.baselines",
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Fit:
             "config": self.settings(),
             "preprocess": self.preprocess(),
             "max_steps": self.max_steps,
-            "counts": self.counts,
+            "subjects": self.counts,
             "source": source_of(self.method, self.set.name),
         }
 
@@ -112,18 +117,47 @@ class Fit:
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def made(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is of this fit, by this code or by an earlier one.
+
+        Settings that there are only now must have their defaults; a record's other settings, and
+        what else its key is made from, must be as they are here.
+        """
+        asked = {**self.identity(), "hours": self.hours}
+        del asked["source"]
+        then = {name: record.get(name) for name in asked}
+        then["subjects"] = record.get("subjects", {})
+        then["config"] = to_fields(config_class(self.method)()) | record["config"]
+        return bool(json.loads(json.dumps(then)) == json.loads(json.dumps(asked)))
+
     @property
     def stem(self) -> str:
         """Name of the record's file."""
         return f"{self.set.name}-{self.method}-{self.seed}-{self.key}"
 
 
+def entries(method: str, set_name: str) -> list[str]:
+    """The modules that a method's figures on a set start from: all other code is imported there."""
+    verbs = (medad_fast.fit, medad_fast.predict, medad_fast.evaluate)
+    own = f"medad_fast.methods.{PLACES[method][0]}"
+    return [
+        own,
+        config_class(method).__module__,
+        *(verb.__module__ for verb in verbs),
+        SETS[set_name].module,
+        figures.__name__,
+    ]
+
+
 @functools.cache
 def source_of(method: str, set_name: str) -> str:
     """Digest of the code behind a method's figures on a set."""
-    own = f"medad_fast.methods.{PLACES[method][0]}"
-    settings = config_class(method).__module__
-    return digest(modules_of([own, settings, SETS[set_name].module, *SHARED_CODE]))
+    return _tree().digest(entries(method, set_name))
+
+
+@functools.cache
+def _tree() -> Tree:
+    return Tree()
 
 
 @functools.cache

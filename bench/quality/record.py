@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import json
 import shutil
@@ -11,21 +10,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import medad_fast
 from bench.harness.machine import OtherProcesses, processor
+from bench.quality import figures
 from bench.quality.plan import BUDGET_CORES, BUDGET_SECONDS, Fit
 from bench.quality.simulated import content_digest
-from medad_fast.artifacts.scores import ScoreRow, read_scores
-from medad_fast.evaluation.ranking import auroc, rank
+from medad_fast.artifacts.scores import read_scores
 from medad_fast.files import write_text
 
 __all__ = [
     "FORMAT",
     "Record",
     "core_seconds",
+    "held",
     "load_records",
     "make_record",
     "over_budget",
@@ -34,7 +33,6 @@ __all__ = [
 
 Record = dict[str, Any]
 FORMAT = 1
-LEVELS = {"image": ("auroc", "average_precision"), "pixel": ("auroc", "average_precision", "aupro")}
 
 
 def record_path(results: Path, fit: Fit) -> Path:
@@ -71,19 +69,18 @@ def make_record(fit: Fit, work: Path, results: Path) -> Record:
     scored = time.perf_counter()
     metrics = medad_fast.evaluate(folder / "results", seed=fit.seed)
     rows = read_scores(folder / "results" / "scores.csv")
+    images = [(row.path, row.label == "abnormal", row.anomaly_score) for row in rows]
     record: Record = {
         "format": FORMAT,
         "key": fit.key,
         **fit.identity(),
         "hours": fit.hours,
         "data": content_digest(data),
-        "metrics": {
-            level: {name: metrics[level][name] for name in names} for level, names in LEVELS.items()
-        },
-        "baselines": {name: figures["auroc"] for name, figures in metrics["baselines"].items()},
+        "metrics": figures.levels(metrics),
+        "baselines": {name: each["auroc"] for name, each in metrics["baselines"].items()},
         "counts": metrics["counts"],
-        "kinds": _by_kind(data, rows),
-        "scores": _scores(rows),
+        "kinds": figures.by_kind(data, images),
+        "scores": figures.scores(rows),
         # Of a fit that was stopped in between, the time is not known.
         "fit_seconds": round(fitted - begin, 1) if anew else None,
         "predict_seconds": round(scored - fitted, 1),
@@ -109,6 +106,29 @@ def load_records(results: Path) -> list[Record]:
     return records
 
 
+def held(records: Iterable[Record], fits: Iterable[Fit]) -> dict[str, Record]:
+    """For the key of each fit its record; where the present code has none, the last of an earlier.
+
+    The latter, of a fit with the same settings, has an entry ``stale`` that is true.
+    """
+    ordered = sorted(records, key=lambda record: record["date"])
+    by_key = {record["key"]: record for record in ordered}
+    found = {}
+    for fit in fits:
+        if fit.key in by_key:
+            found[fit.key] = by_key[fit.key]
+            continue
+        alike = [
+            record
+            for record in ordered
+            if (record["set"], record["method"], record["seed"])
+            == (fit.set.name, fit.method, fit.seed)
+        ]
+        if made := [record for record in alike if fit.made(record)]:
+            found[fit.key] = {**made[-1], "stale": True}
+    return found
+
+
 def core_seconds(record: Record) -> float | None:
     """Of the fit: its threads times its time, with whatever else ran; ``None`` where not known."""
     seconds = record["fit_seconds"]
@@ -119,28 +139,3 @@ def over_budget(record: Record) -> bool:
     """Whether the fit, with a recipe's schedule, took more than two cores have in three minutes."""
     spent = core_seconds(record)
     return spent is not None and record["hours"] is None and spent > BUDGET_CORES * BUDGET_SECONDS
-
-
-def _scores(rows: Iterable[ScoreRow]) -> dict[str, list[Any]]:
-    """Score, class and patient of each image, for comparing methods image by image."""
-    ordered = sorted(rows, key=lambda row: row.path)
-    return {
-        "path": [row.path for row in ordered],
-        "patient": [row.patient for row in ordered],
-        "abnormal": [row.label == "abnormal" for row in ordered],
-        "score": [float(f"{row.anomaly_score:.7g}") for row in ordered],
-    }
-
-
-def _by_kind(data: Path, rows: list[ScoreRow]) -> dict[str, float | None]:
-    """Image AUROC of each kind of abnormality against all normal images."""
-    with (data / "lesions.csv").open(encoding="utf-8", newline="") as table:
-        kinds = {row["file"]: row["kind"] for row in csv.DictReader(table)}
-    normal = [row.anomaly_score for row in rows if row.label == "normal"]
-    found: dict[str, float | None] = {}
-    for kind in dict.fromkeys(kinds.values()):
-        hits = [row.anomaly_score for row in rows if kinds.get(row.path) == kind]
-        if hits:
-            truth = np.arange(len(normal) + len(hits)) >= len(normal)
-            found[kind] = auroc(rank(normal + hits, truth)).value
-    return found

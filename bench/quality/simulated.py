@@ -9,18 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.quality.sets import (
-    SetPlan,
-    brain_slices,
-    chest,
-    fundus,
-    oct,
-    simulate_brain_slices,
-    simulate_chest,
-    simulate_fundus,
-    simulate_oct,
-)
-from bench.quality.source import digest, modules_of
+from bench.quality.sets import brain_slices, chest, fundus, oct
+from bench.quality.sets.pairs import SetPlan
+from bench.quality.source import Tree
 
 __all__ = ["SETS", "QualitySet", "content_digest"]
 
@@ -32,13 +23,16 @@ class QualitySet:
     name: str
     title: str
     """For tables; says that the set is synthetic."""
-    module: str
-    """Where it is simulated, and described."""
     simulate: Callable[[Path, SetPlan], Path]
     plan: SetPlan
     """How large it is."""
     own: tuple[str, ...]
     """Methods whose papers are about this modality."""
+
+    @property
+    def module(self) -> str:
+        """Where it is simulated, and described."""
+        return self.simulate.__module__
 
     @property
     def recipe(self) -> str:
@@ -47,7 +41,7 @@ class QualitySet:
 
     def source(self) -> str:
         """Digest of the code that draws it."""
-        return digest(modules_of([self.module]))
+        return Tree().digest([self.module])
 
     def build(
         self,
@@ -81,32 +75,28 @@ SETS = {
         QualitySet(
             "brain",
             "Brain MRI slices (synthetic lesions, one anatomy)",
-            "bench.quality.sets.brain_slices",
-            simulate_brain_slices,
+            brain_slices.simulate_brain_slices,
             brain_slices.PLAN,
             ("patchcl-ae", "cradl"),
         ),
         QualitySet(
             "chest",
             "Chest radiographs (synthetic, projected from one CT)",
-            "bench.quality.sets.chest",
-            simulate_chest,
+            chest.simulate_chest,
             chest.PLAN,
             ("ddad", "anatpaste"),
         ),
         QualitySet(
             "fundus",
             "Fundus patches (synthetic lesions, one eye)",
-            "bench.quality.sets.fundus",
-            simulate_fundus,
+            fundus.simulate_fundus,
             fundus.PLAN,
             (),
         ),
         QualitySet(
             "oct",
             "Retinal OCT (computed phantom)",
-            "bench.quality.sets.oct",
-            simulate_oct,
+            oct.simulate_oct,
             oct.PLAN,
             ("salad",),
         ),

@@ -13,6 +13,7 @@ from medad_fast.methods import BASELINES, list_methods
 
 __all__ = [
     "best_trivial",
+    "is_stale",
     "kind_table",
     "method_label",
     "outcome_lines",
@@ -25,7 +26,7 @@ __all__ = [
 def set_table(records: Sequence[Record]) -> list[str]:
     """One set: a row for each method, with the trivial baselines below."""
     if not records:
-        return ["No records of the present code."]
+        return ["No records."]
     lines = [
         "| method | seeds | image AUROC | image AP | pixel AP | AUPRO | parameters | fit, core s |",
         "| --- | ---: | --- | --- | --- | --- | ---: | ---: |",
@@ -47,7 +48,7 @@ def set_table(records: Sequence[Record]) -> list[str]:
             table_row(
                 [
                     method_label(method, rows),
-                    str(len(rows)),
+                    _count(len(rows), rows),
                     *("" if each is None else str(each) for each in figures),
                     f"{rows[0]['parameters'] / 1e6:.2f} M",
                     _longest(rows),
@@ -57,10 +58,14 @@ def set_table(records: Sequence[Record]) -> list[str]:
     for name in records[0]["baselines"]:
         found = _trivial(records, name)
         if found is not None:
-            lines.append(
-                table_row([f"{name} (trivial)", str(_seeds(records)), str(found), *[""] * 5])
-            )
+            seeds = _count(len({record["seed"] for record in records}), records)
+            lines.append(table_row([f"{name} (trivial)", seeds, str(found), *[""] * 5]))
     return lines
+
+
+def is_stale(record: Record) -> bool:
+    """Whether a record is of earlier code, which :func:`bench.quality.record.held` says."""
+    return bool(record.get("stale", False))
 
 
 def method_label(method: str, rows: Iterable[Record]) -> str:
@@ -116,7 +121,8 @@ def kind_table(records: Sequence[Record]) -> list[str]:
     for method in dict.fromkeys(record["method"] for record in records):
         rows = [record for record in records if record["method"] == method]
         cells = [_mean([row["kinds"].get(kind) for row in rows]) for kind in kinds]
-        lines.append(table_row([f"`{method}`", *cells]))
+        mark = " (stale)" if any(map(is_stale, rows)) else ""
+        lines.append(table_row([f"`{method}`{mark}", *cells]))
     return [*lines, ""]
 
 
@@ -133,8 +139,11 @@ def best_trivial(records: Sequence[Record]) -> tuple[str, Pooled] | None:
     return max(found, key=lambda pair: pair[1].value) if found else None
 
 
-def _seeds(records: Sequence[Record]) -> int:
-    return len({record["seed"] for record in records})
+def _count(seeds: int, records: Sequence[Record]) -> str:
+    """How many seeds there are, and whether their records are stale."""
+    stale = [is_stale(record) for record in records]
+    mark = ", stale" if all(stale) else ", some stale"
+    return f"{seeds}{mark if any(stale) else ''}"
 
 
 def _longest(rows: Sequence[Record]) -> str:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from medad_fast.artifacts.run_manifest import FILES
 from medad_fast.errors import CheckpointError, InputError
 from medad_fast.files import write_text
 
-__all__ = ["Request", "check_request", "digest_of", "require_free"]
+__all__ = ["Request", "check_request", "require_free"]
 
 
 @dataclass(frozen=True)
@@ -83,13 +80,3 @@ def check_request(state: Path, request: Request, resume: bool) -> None:
             "and settings"
         )
     write_text(file, json.dumps(asked, indent=2) + "\n")
-
-
-def digest_of(*parts: Tensor | None) -> str:
-    """sha256 of prepared images ``(N, C, h, w)``, parts that are ``None`` left out."""
-    digest = hashlib.sha256()
-    for images in parts:
-        if images is not None:
-            for image in images:
-                digest.update(image.contiguous().numpy().data)
-    return digest.hexdigest()

@@ -74,7 +74,7 @@ class Run:
     @property
     def device(self) -> torch.device:
         """Where the method's weights are."""
-        return next(self.method.parameters()).device
+        return self.method.device
 
     def score(self, images: Tensor) -> Prediction:
         """Score images ``(B, C, h, w)`` that went through :attr:`pipeline`, in small batches.

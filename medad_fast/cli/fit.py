@@ -55,6 +55,8 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
     Raises:
         InputError: the method that is named does not exist.
     """
+    from medad_fast.methods import list_methods
+
     parameters = [_flag(*flag, "Parameters") for flag in OWN_FLAGS]
     method = _method_for(tokens) if tokens[:1] == ["fit"] else None
     if method is not None:
@@ -69,8 +71,8 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
 
     fit.__doc__ = (
         "Fit a method on the normal images of a data set.\n\n"
-        "Methods: patchcl-ae, ddad, cradl, salad, anatpaste; autoencoder and patch-knn as "
-        "baselines. Flags win over the recipe, the recipe over the defaults. Slices that are "
+        f"Methods: {', '.join(list_methods())}; the last ones are baselines. "
+        "Flags win over the recipe, the recipe over the defaults. Slices that are "
         "nearly empty are skipped and counted; without a validation split 20 % of the normal "
         "patients are held out for the thresholds."
     )

@@ -10,7 +10,7 @@ from medad_fast.data.dataset import (
     require_trainable,
 )
 from medad_fast.data.image import Geometry, Image, Provenance, image_of_array
-from medad_fast.data.load import load_dataset
+from medad_fast.data.layouts import load_dataset
 from medad_fast.data.reading import read, read_mask, write_map
 
 __all__ = [

@@ -1,7 +1,10 @@
-"""A data set: which files there are, what they are, and whose."""
+"""A data set: its files, their labels, splits and patients."""
 
 from __future__ import annotations
 
+import hashlib
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,7 +18,9 @@ __all__ = [
     "Case",
     "Dataset",
     "Label",
+    "PatientNames",
     "Split",
+    "first_of_pools",
     "hold_out_tuning",
     "hold_out_validation",
     "require_trainable",
@@ -23,7 +28,7 @@ __all__ = [
 
 Label = Literal["normal", "abnormal", "unlabeled"]
 Split = Literal["train", "tuning", "validation", "test"]
-"""Of a data set on disk none is ``tuning``: see :func:`hold_out_tuning`."""
+"""``tuning`` never stands on disk: :func:`hold_out_tuning` makes it."""
 
 MIN_NORMAL = 8
 """Fewer normal training files or series than this are refused."""
@@ -55,7 +60,7 @@ class Dataset:
     cases: tuple[Case, ...]
 
     def name_of(self, path: Path) -> str:
-        """A path relative to the root; the whole path of what lies elsewhere."""
+        """A path relative to the root, or the whole path if it is not below the root."""
         absolute, root = path.resolve(), self.root.resolve()
         below = absolute.is_relative_to(root)
         return (absolute.relative_to(root) if below else absolute).as_posix()
@@ -143,3 +148,33 @@ def _moved(dataset: Dataset, source: Split, target: Split, patients: set[str]) -
             for case in dataset.cases
         ),
     )
+
+
+def first_of_pools(cases: Sequence[Case], first: Mapping[str, int]) -> tuple[Case, ...]:
+    """The first cases of each pool of a ``data.json``, as many as ``first`` says for it."""
+    if not first or not any("pool" in case.groups for case in cases):
+        return tuple(cases)
+    return tuple(
+        case
+        for pool, count in first.items()
+        for case in [case for case in cases if case.groups.get("pool") == pool][:count]
+    )
+
+
+class PatientNames:
+    """Names of patients within one table.
+
+    Each is a hash with a random salt that is never stored: rows of one patient agree within one
+    table, and neither a list of identifiers nor another table can be matched to it.
+    """
+
+    def __init__(self, *, keep: bool) -> None:
+        self.kept = keep
+        """Whether names are the identifiers themselves, as ``--keep-ids`` asks."""
+        self._salt = secrets.token_bytes(32)
+
+    def __call__(self, patient: str) -> str:
+        if self.kept:
+            return patient
+        name = patient.encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(name, key=self._salt, digest_size=8).hexdigest()

@@ -39,7 +39,7 @@ def geometry_of(affine: NDArray[np.float64], axis: Axis = "axial") -> Geometry:
     Axial slices run from inferior to superior, rows anterior to posterior, columns from the
     patient's right to left; coronal ones posterior to anterior, rows superior to inferior, columns
     right to left; sagittal ones left to right, rows superior to inferior, columns anterior to
-    posterior. An oblique volume is shown along the stored axes that come nearest.
+    posterior. An oblique volume is shown along the nearest stored axes.
 
     Raises:
         InputError: the matrix is not finite or has no volume.
@@ -116,6 +116,6 @@ def affine_as_stored(
 
 
 def nearest_axis(normal: NDArray[np.float64]) -> Axis:
-    """The plane whose normal comes nearest to this direction."""
+    """The plane whose normal is nearest to this direction."""
     planes: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
     return planes[int(np.argmax(abs(normal)))]

@@ -21,7 +21,7 @@ class Provenance:
     source: Path
     """The file, or the first file of a series."""
     reader: str
-    """``"dicom"``, ``"nifti"``, ``"picture"`` or ``"array"``."""
+    """Name of the format (``"dicom"``, ``"nifti"``, ``"picture"``), or ``"array"``."""
     bits_stored: int
     """Bits per sample in the file."""
     rescaled: bool = False
@@ -31,7 +31,7 @@ class Provenance:
     window: tuple[float, float] | None = None
     """Lower and upper edge of the window that was applied, in the units of the pixels."""
     rotated: bool = False
-    """Whether a rotation or reflection that EXIF tells was applied."""
+    """Whether a rotation or reflection from EXIF was applied."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Image:
     modality: str
     """DICOM's code (``"MR"``, ``"CT"``, ``"CR"``, ``"DX"`` ...), or ``"OT"`` where unknown."""
     spacing_mm: tuple[float, float, float] | None
-    """Distance between slices, rows and columns, where the file tells it."""
+    """Distance between slices, rows and columns, where the file gives it."""
     geometry: Geometry | None
     """Place of the slices in the source volume; ``None`` for pictures."""
     provenance: Provenance

@@ -1,29 +1,33 @@
-"""The three ways in which a folder says what its images are."""
+"""From what the user points at to a data set: its files, and three ways to say what they are."""
 
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import json
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import cast, get_args
+from typing import Literal, TypeVar, get_args
 
-from medad_fast.data.dataset import Label, Split
+from medad_fast.data.dataset import Case, Dataset, Label, Split
+from medad_fast.data.formats import (
+    FileGroup,
+    all_suffixes,
+    group_files,
+    is_image_file,
+    is_index,
+    stem,
+)
 from medad_fast.data.limits import MAX_HEADER_BYTES, regular_file_size
-from medad_fast.data.walk import image_files, is_image_file, stem
 from medad_fast.errors import InputError
 
-__all__ = [
-    "Entry",
-    "check_loose_normals",
-    "has_folder_layout",
-    "masks_by_stem",
-    "read_data_json",
-    "read_folder_layout",
-    "read_manifest",
-]
+__all__ = ["load_dataset", "manifest_of", "read_manifest"]
+
+T = TypeVar("T", bound=str)
 
 _LABELS: dict[Split, tuple[Label, ...]] = {
     "train": ("normal", "unlabeled"),
@@ -33,10 +37,12 @@ _LABELS: dict[Split, tuple[Label, ...]] = {
 """Which labels each split can use, named alike on disk and in a case."""
 _INNER = ("normal", "abnormal", "unlabeled", "masks")
 _OWN_COLUMNS = ("path", "label", "split", "patient", "mask")
+_SUBJECT = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*)(?=[/_.]|$)")
+"""The subject part of a BIDS path, also with hyphens in the label."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class _Entry:
     """Files with what the layout says of them."""
 
     files: tuple[Path, ...]
@@ -47,12 +53,194 @@ class Entry:
     groups: dict[str, str] = field(default_factory=dict)
 
 
-def has_folder_layout(root: Path) -> bool:
+def load_dataset(
+    data: Path | str, *, loose_files_are: Literal["unlabeled", "normal"] = "unlabeled"
+) -> Dataset:
+    """Find the images of a data set, and what is known of them. No pixels are read.
+
+    Args:
+        data: a folder with a ``manifest.csv``, with a ``data.json``, with the folders ``train``,
+            ``validation`` and ``test``, or with just images (looked for in this order); one of
+            these two files; a ``DICOMDIR``, which stands for its folder; one image; or a glob
+            pattern.
+        loose_files_are: what images without any layout are: ``"unlabeled"`` ones to score (split
+            test), or ``"normal"`` ones to learn from (split train).
+
+    Raises:
+        InputError: there are no images, a layout contradicts itself, a file stands in two places,
+            or a patient is in two splits.
+    """
+    root, entries = _entries(data, loose_files_are)
+    masks = _masks_by_stem(root) if _has_folder_layout(root) else {}
+    cases = tuple(case for entry in entries for case in _cases(root, entry, masks))
+    if masks:
+        unused = sorted(set(masks.values()) - {case.mask for case in cases if case.mask})
+        if unused:
+            raise InputError(f"{unused[0]}: is a mask without an image in test/abnormal")
+    if not cases:
+        raise InputError(f"{data}: holds no image ({', '.join(all_suffixes())})")
+    _check_files_once(cases)
+    _check_patients_once(cases)
+    return Dataset(root, cases)
+
+
+def manifest_of(data: Path | str) -> str | None:
+    """The name of the table in the data set's root that lists its images, where there is one."""
+    path = Path(data)
+    if path.is_dir():
+        path = path / "manifest.csv"
+    return path.name if path.suffix == ".csv" and path.is_file() else None
+
+
+def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[Path, list[_Entry]]:
+    path = Path(data)
+    if is_index(path) and path.is_file():
+        # The paths that it lists are not followed: the files beside it tell what they are.
+        path = path.parent
+    if path.is_dir():
+        if (path / "manifest.csv").is_file():
+            return path, list(read_manifest(path / "manifest.csv"))
+        if (path / "data.json").is_file():
+            return path, list(_read_data_json(path / "data.json"))
+        if _has_folder_layout(path):
+            return path, list(_read_folder_layout(path))
+        files = _image_files(path)
+        if (path / "normal").is_dir() or (path / "abnormal").is_dir():
+            # The folder test of a layout, given by itself: its masks are no images.
+            files = [file for file in files if path / "masks" not in file.parents]
+        if loose == "normal":
+            _check_loose_normals(path, files)
+        return path, [_loose(files, loose)]
+    if path.is_file():
+        if path.suffix == ".csv":
+            return path.parent, list(read_manifest(path))
+        if path.suffix == ".json":
+            return path.parent, list(_read_data_json(path))
+        return path.parent, [_loose([path], loose)]
+    if glob.has_magic(str(data)):
+        matches = glob.glob(str(data), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute
+        found = (each for each in sorted(map(Path, matches)) if is_image_file(each))
+        files = _without_repeats(found)
+        return _fixed_part(path), [_loose(files, loose)]
+    if path.exists():
+        raise InputError(f"{data}: is neither a folder nor a regular file")
+    raise InputError(f"{data}: does not exist")
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder above the first part of a pattern that has a wildcard."""
+    fixed = Path(pattern.anchor)
+    for part in pattern.relative_to(pattern.anchor).parts:
+        if glob.has_magic(part):
+            break
+        fixed = fixed / part
+    return fixed
+
+
+def _loose(files: list[Path], loose: Literal["unlabeled", "normal"]) -> _Entry:
+    return _Entry(tuple(files), loose, "test" if loose == "unlabeled" else "train")
+
+
+def _cases(root: Path, entry: _Entry, masks: dict[str, Path]) -> Iterator[Case]:
+    for group in group_files(entry.files):
+        name = _relative(root, group.files[0])
+        yield Case(
+            files=group.files,
+            name=name,
+            label=entry.label,
+            split=entry.split,
+            patient=entry.patient or _patient_of(name, group, root),
+            mask=entry.mask or _mask_of(name, group, entry, masks),
+            groups=entry.groups,
+        )
+
+
+def _patient_of(name: str, group: FileGroup, root: Path) -> str:
+    """What the files say, else the ``sub-X`` part of the name, else the series."""
+    subject = _SUBJECT.search(name)
+    return group.patient_id or (subject.group(1) if subject else _relative(root, group.series))
+
+
+def _relative(root: Path, path: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix().lstrip("/")
+
+
+def _mask_of(name: str, group: FileGroup, entry: _Entry, masks: dict[str, Path]) -> Path | None:
+    if entry.label != "abnormal" or not masks:
+        return None
+    below = name.removeprefix("test/abnormal/")
+    keys = [stem(below)]
+    if len(group.files) > 1 and "/" in below:
+        keys.append(below.rpartition("/")[0])  # a series' mask is named as its folder
+    return next((masks[key] for key in keys if key in masks), None)
+
+
+def _check_files_once(cases: Iterable[Case]) -> None:
+    seen: dict[tuple[int, int], Path] = {}
+    for path in (path for case in cases for path in case.files):
+        other = seen.setdefault(_identity(path), path)
+        if other is not path:
+            raise InputError(f"{path}: is the same file as {other}; each may be listed once")
+
+
+def _check_patients_once(cases: Iterable[Case]) -> None:
+    """Patients are told by their files: an identifier is never printed."""
+    first: dict[str, Case] = {}
+    for case in cases:
+        other = first.setdefault(case.patient, case)
+        if other.split != case.split:
+            raise InputError(
+                f"{case.name}: is of the same patient as {other.name}, but one is in the split "
+                f"{case.split} and the other in {other.split}"
+            )
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """All images below ``folder``, sorted by path, each file once.
+
+    Links to folders are not followed, links to files are; pipes, devices, hidden files and folders
+    of finished predictions (their maps are no images of patients) are passed over. A file that is
+    found under two names is listed under the first.
+
+    Raises:
+        InputError: a folder cannot be listed.
+    """
+    return _without_repeats(sorted(_walk(folder)))
+
+
+def _without_repeats(paths: Iterable[Path]) -> list[Path]:
+    """The paths in order, without those that lead to a file already listed."""
+    first: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        first.setdefault(_identity(path), path)
+    return list(first.values())
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=False):
+        folders[:] = [name for name in folders if not _is_passed_over(Path(here, name))]
+        yield from (Path(here, name) for name in names if is_image_file(Path(here, name)))
+
+
+def _is_passed_over(folder: Path) -> bool:
+    hidden = folder.name.startswith(".") or folder.name == "__MACOSX"
+    return hidden or (folder / "predict.json").is_file()
+
+
+def _has_folder_layout(root: Path) -> bool:
     """Whether a folder holds any of ``train``, ``validation`` and ``test``."""
     return any((root / split).is_dir() for split in _LABELS)
 
 
-def check_loose_normals(root: Path, files: Sequence[Path]) -> None:
+def _check_loose_normals(root: Path, files: Sequence[Path]) -> None:
     """Refuse to take images as normal that lie in a folder whose name says otherwise.
 
     Raises:
@@ -68,7 +256,7 @@ def check_loose_normals(root: Path, files: Sequence[Path]) -> None:
                 )
 
 
-def read_folder_layout(root: Path) -> Iterator[Entry]:
+def _read_folder_layout(root: Path) -> Iterator[_Entry]:
     """Folders ``train/{normal,unlabeled}``, ``validation/normal``, ``test/{normal,abnormal}``.
 
     Raises:
@@ -91,10 +279,10 @@ def read_folder_layout(root: Path) -> Iterator[Entry]:
                 raise InputError(f"{each}: lies outside of {', '.join(allowed)}")
         for label in labels:
             if (root / split / label).is_dir():
-                yield Entry(tuple(image_files(root / split / label)), label, split)
+                yield _Entry(tuple(_image_files(root / split / label)), label, split)
 
 
-def masks_by_stem(root: Path) -> dict[str, Path]:
+def _masks_by_stem(root: Path) -> dict[str, Path]:
     """The lesion masks of ``test/masks``, by path below it without suffix.
 
     Raises:
@@ -102,7 +290,7 @@ def masks_by_stem(root: Path) -> dict[str, Path]:
     """
     folder = root / "test" / "masks"
     masks: dict[str, Path] = {}
-    for path in image_files(folder) if folder.is_dir() else []:
+    for path in _image_files(folder) if folder.is_dir() else []:
         key = stem(path.relative_to(folder).as_posix())
         if key in masks:
             raise InputError(f"{path}: is a second mask beside {masks[key].name}")
@@ -110,7 +298,7 @@ def masks_by_stem(root: Path) -> dict[str, Path]:
     return masks
 
 
-def read_manifest(path: Path) -> Iterator[Entry]:
+def read_manifest(path: Path) -> Iterator[_Entry]:
     """A CSV table with the columns ``path,label,split`` and, where wanted, ``patient,mask``.
 
     Further columns become the groups of a case. Paths are relative to the manifest's folder.
@@ -139,37 +327,32 @@ def read_manifest(path: Path) -> Iterator[Entry]:
         raise InputError(f"{path}: is not a CSV table: {error}") from error
 
 
-def _manifest_entry(path: Path, line: int, row: dict[str, str]) -> Entry:
+def _manifest_entry(path: Path, line: int, row: dict[str, str]) -> _Entry:
     where = f"{path}: line {line}"
-    label, split = _label(row["label"], where), _split(row["split"], where)
+    labels: tuple[Label, ...] = get_args(Label)
+    label = _one_of(labels, row["label"], "label", where)
+    split = _one_of(_LABELS, row["split"], "split", where)
     if label not in _LABELS[split] and (split, label) != ("test", "unlabeled"):
         raise InputError(f"{where}: {label} images have no use in the split {split}")
     source = _inside(path.parent, row["path"], where)
-    files = tuple(image_files(source)) if source.is_dir() else (source,)
+    files = tuple(_image_files(source)) if source.is_dir() else (source,)
     if not files or not source.exists():
         raise InputError(f"{where}: {source} does not exist or holds no image")
     mask = _inside(path.parent, row["mask"], where) if row.get("mask") else None
     if mask is not None and not mask.is_file():
         raise InputError(f"{where}: the mask {mask} does not exist")
     groups = {key: text for key, text in row.items() if key not in _OWN_COLUMNS}
-    return Entry(files, label, split, row.get("patient", ""), mask, groups)
+    return _Entry(files, label, split, row.get("patient", ""), mask, groups)
 
 
-def _label(text: str, where: str) -> Label:
-    for label in get_args(Label):
-        if text == label:
-            return cast("Label", label)
-    raise InputError(f"{where}: its label is none of {', '.join(get_args(Label))}")
+def _one_of(known: Iterable[T], text: str, what: str, where: str) -> T:
+    for each in known:
+        if text == each:
+            return each
+    raise InputError(f"{where}: its {what} is none of {', '.join(known)}")
 
 
-def _split(text: str, where: str) -> Split:
-    for split in _LABELS:
-        if text == split:
-            return split
-    raise InputError(f"{where}: its split is none of {', '.join(_LABELS)}")
-
-
-def read_data_json(path: Path) -> Iterator[Entry]:
+def _read_data_json(path: Path) -> Iterator[_Entry]:
     """The public layout of DDAD-ASR and MedIAnomaly: lists of file names in ``images/``.
 
     ``train.0`` and ``test.0`` are normal, ``test.1`` abnormal, ``train.unlabeled.0`` and ``.1``
@@ -204,7 +387,7 @@ def read_data_json(path: Path) -> Iterator[Entry]:
             file = _inside(path.parent / "images", name, f"{path}: {where}")
             if not file.is_file():
                 raise InputError(f"{path}: {where} names {file}, which does not exist")
-            yield Entry((file,), label, split, groups=pools.get(where, {}))
+            yield _Entry((file,), label, split, groups=pools.get(where, {}))
 
 
 def _mapping(path: Path, value: object, where: str, keys: set[str]) -> dict[str, object]:
@@ -219,10 +402,9 @@ def _mapping(path: Path, value: object, where: str, keys: set[str]) -> dict[str,
 def _inside(folder: Path, name: str, where: str) -> Path:
     """A file named by a table; it must not lead out of the data set's folder."""
     path = PurePosixPath(name)
-    if not name or "\0" in name or ".." in path.parts:
-        raise InputError(f"{where}: {name!r} is not a path inside {folder}")
     whole = folder / path
-    if not whole.is_relative_to(folder):
+    leads_out = ".." in path.parts or not whole.is_relative_to(folder)
+    if not name or "\0" in name or leads_out:
         raise InputError(f"{where}: {name!r} is not a path inside {folder}")
     return whole
 

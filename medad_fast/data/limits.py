@@ -1,4 +1,4 @@
-"""How large an input may be, and the one border where every reader's exceptions become ours."""
+"""How large an input may be, and one place that turns every reader's exceptions into ours."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def regular_file_size(path: Path) -> int:
 def naming(path: Path, kind: str, *, tell: bool = True) -> Iterator[None]:
     """Turn whatever a decoder raises into an error that names the file.
 
-    Decoders of damaged files raise exceptions of any type, so no list of types would do.
+    Decoders raise exceptions of any type on damaged files, so there is no list of types.
 
     Args:
         path: the file being read.

@@ -1,36 +1,95 @@
-"""From an image to the tensors that methods work on, and from their maps back to the image."""
+"""From an image to the tensors that methods work on, and from their maps back to the image.
+
+Foreground is what is brighter than the darkest value of the image (the background of a
+skull-stripped or collimated image), and in CT what is denser than -500 HU (the body without air).
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from medad_fast.data.dataset import Case
-from medad_fast.data.frame import Frame
-from medad_fast.data.geometry import geometry_of
+from medad_fast.data.geometry import geometry_of, slice_spacing_mm
 from medad_fast.data.image import Geometry, Image
-from medad_fast.data.intensity import (
-    finite_pixels,
-    is_foreground,
-    modality_of,
-    to_channels,
-    to_unit_range,
-)
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.data.reading import read
 from medad_fast.errors import InputError
 
-__all__ = ["Pipeline", "SliceSet", "Slices", "load_slices", "resolve_modality"]
+__all__ = ["Frame", "Pipeline", "Slices", "resolve_modality"]
 
 _LIKELY_AIR_HU = -900
+_CT_BODY_HU = -500.0
+_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""ITU-R BT.601."""
+
+_ALIKE = {"DX": "CR", "DR": "CR", "RG": "CR"}
+"""Projection radiographs differ in the detector, not in what the picture is."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a slice lies in the square.
+
+    The longer side in millimetres fills the square, the shorter one is centred and padded. Pixels
+    are taken as areas (half-pixel centres), so going there and back does not shift anything.
+    """
+
+    side: int
+    """Of the square, in pixels."""
+    height: int
+    """Rows of the source slice."""
+    width: int
+    """Columns of the source slice."""
+    row_mm: float = 1.0
+    """Distance between rows of the source."""
+    column_mm: float = 1.0
+    """Distance between columns of the source."""
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Rows and columns of the square that the slice covers."""
+        height_mm, width_mm = self.height * self.row_mm, self.width * self.column_mm
+        longest = max(height_mm, width_mm)
+        return (
+            max(1, round(self.side * height_mm / longest)),
+            max(1, round(self.side * width_mm / longest)),
+        )
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Row and column of the square at which the slice begins."""
+        rows, columns = self.inner
+        return (self.side - rows) // 2, (self.side - columns) // 2
+
+    def fit(self, slices: Tensor, padding: float) -> Tensor:
+        """``(N, C, height, width)`` to ``(N, C, side, side)``, smoothed where it shrinks."""
+        if slices.shape[-2:] != self.inner:
+            slices = functional.interpolate(
+                slices, self.inner, mode="bilinear", align_corners=False, antialias=True
+            )
+        top, left = self.corner
+        rows, columns = self.inner
+        margins = (left, self.side - columns - left, top, self.side - rows - top)
+        return functional.pad(slices, margins, value=padding)
+
+    def undo(self, maps: Tensor) -> Tensor:
+        """``(N, C, side, side)`` to ``(N, C, height, width)``; bilinear."""
+        top, left = self.corner
+        rows, columns = self.inner
+        inner = maps[..., top : top + rows, left : left + columns]
+        if inner.shape[-2:] == (self.height, self.width):
+            return inner
+        size = (self.height, self.width)
+        return functional.interpolate(inner, size, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +100,6 @@ class Slices:
     """``(N, C, h, w)`` float32 in [-1, 1]."""
     index: Tensor
     """``(N,)`` int64: place of each slice among all slices of the volume, in the run's plane."""
-    skipped: int
-    """Slices left out for want of foreground."""
-
-
-@dataclass(frozen=True, eq=False)
-class SliceSet:
-    """The slices of many cases."""
-
-    images: Tensor
-    """``(N, C, h, w)`` float32 in [-1, 1]."""
-    case: Tensor
-    """``(N,)`` int64: place of each slice's case in the list that was loaded."""
-    index: Tensor
-    """``(N,)`` int64: place of each slice in its volume."""
     skipped: int
     """Slices left out for want of foreground."""
 
@@ -80,8 +125,8 @@ class Pipeline:
             InputError: the image has NaN or infinite pixels and the settings refuse them.
         """
         config = self.config
-        modality = modality_of(image, config)
-        pixels = finite_pixels(image, config)
+        modality = _modality_of(image, config)
+        pixels = _finite_pixels(image, config)
         if modality == "OT" and image.is_volume and pixels.min() <= _LIKELY_AIR_HU:
             warnings.warn(
                 f"{image.provenance.source}: looks like CT but does not say so; "
@@ -91,15 +136,15 @@ class Pipeline:
         plane = self._plane(image)
         if plane is not None and image.geometry is not None:
             pixels = plane.to_slices(image.geometry.to_source(pixels))
-        channels = to_channels(pixels, config, image)
-        foreground = is_foreground(channels, config, modality)
-        unit = to_unit_range(channels, foreground, config, modality)
+        channels = _to_channels(pixels, config, image)
+        foreground = _is_foreground(channels, modality)
+        unit = _to_unit_range(channels, foreground, config, modality)
 
         index = np.arange(len(unit))
         if image.is_volume and len(unit) > 1:
             index = index[foreground.mean((1, 2)) >= config.min_foreground]
         kept = torch.from_numpy(np.ascontiguousarray(unit[index]))
-        frame = self._frame(image, (unit.shape[-2], unit.shape[-1]))
+        frame = self._frame(image, *unit.shape[-2:])
         return Slices(
             images=frame.fit(kept, padding=-1.0).expand(-1, config.channels, -1, -1).contiguous(),
             index=torch.from_numpy(index),
@@ -120,14 +165,12 @@ class Pipeline:
         plane = self._plane(image)
         shape = image.pixels.shape[:3]
         if plane is not None and image.geometry is not None:
-            shape = plane.to_slices(image.geometry.to_source(_grid(image))).shape
-        if maps.shape != (len(index), 1, self.config.image_size, self.config.image_size):
-            raise InputError(
-                f"maps must have the shape ({len(index)}, 1, {self.config.image_size}, "
-                f"{self.config.image_size}), got {tuple(maps.shape)}"
-            )
+            shape = plane.to_slices(image.geometry.to_source(image.pixels)).shape
+        wanted = (len(index), 1, self.config.image_size, self.config.image_size)
+        if maps.shape != wanted:
+            raise InputError(f"maps must have the shape {wanted}, got {tuple(maps.shape)}")
         restored = np.zeros(shape, np.float32)
-        frame = self._frame(image, (shape[1], shape[2]))
+        frame = self._frame(image, *shape[1:])
         undone = frame.undo(maps.detach().to("cpu", torch.float32))
         restored[index.cpu().numpy()] = undone[:, 0].numpy()
         if plane is not None and image.geometry is not None:
@@ -140,20 +183,11 @@ class Pipeline:
             return None
         return geometry_of(image.geometry.affine, self.config.axis)
 
-    def _frame(self, image: Image, size: tuple[int, int]) -> Frame:
+    def _frame(self, image: Image, rows: int, columns: int) -> Frame:
         plane = self._plane(image)
-        row_mm, column_mm = 1.0, 1.0
-        if plane is not None:
-            lengths = np.linalg.norm(plane.affine[:3, :3], axis=0)
-            row_mm, column_mm = float(lengths[plane.axes[1]]), float(lengths[plane.axes[2]])
-        elif image.spacing_mm is not None:
-            row_mm, column_mm = image.spacing_mm[1:]
-        return Frame(self.config.image_size, *size, row_mm=row_mm, column_mm=column_mm)
-
-
-def _grid(image: Image) -> NDArray[Any]:
-    """An array of the image's slices that takes no memory: only its shape matters."""
-    return np.broadcast_to(np.uint8(0), image.pixels.shape[:3])
+        spacing_mm = image.spacing_mm if plane is None else slice_spacing_mm(plane)
+        _, row_mm, column_mm = spacing_mm or (1.0, 1.0, 1.0)
+        return Frame(self.config.image_size, rows, columns, row_mm, column_mm)
 
 
 def resolve_modality(config: PreprocessConfig, cases: Sequence[Case]) -> PreprocessConfig:
@@ -167,37 +201,86 @@ def resolve_modality(config: PreprocessConfig, cases: Sequence[Case]) -> Preproc
     return config if told == "OT" else replace(config, modality=told)
 
 
-def load_slices(
-    cases: Sequence[Case],
-    pipeline: Pipeline,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> SliceSet:
-    """Read the files of all cases and keep their slices in memory.
+def _modality_of(image: Image, config: PreprocessConfig) -> str:
+    """The modality to treat an image as; warns where the file says another than the run's."""
+    if config.modality == "auto":
+        return image.modality
+    told = image.modality
+    if told != "OT" and _ALIKE.get(told, told) != _ALIKE.get(config.modality, config.modality):
+        warnings.warn(
+            f"{image.provenance.source}: is {told}, but is treated as {config.modality}, which "
+            "this pipeline was made for",
+            stacklevel=2,
+        )
+    return config.modality
 
-    Args:
-        cases: what to read.
-        pipeline: how to prepare it.
-        progress: called with the number of cases read and of all cases.
+
+def _finite_pixels(image: Image, config: PreprocessConfig) -> NDArray[np.float32]:
+    """Pixels as float32 without NaN and infinities.
 
     Raises:
-        InputError: a file cannot be read, or no slice of any file has enough foreground.
+        InputError: there are such pixels and the settings do not say that they are zero.
     """
-    parts: list[Slices] = []
-    for done, case in enumerate(cases, start=1):
-        parts.append(pipeline(pipeline.read(case.files)))
-        if progress is not None:
-            progress(done, len(cases))
-    counts = torch.tensor([len(part.index) for part in parts], dtype=torch.int64)
-    skipped = sum(part.skipped for part in parts)
-    if counts.sum() == 0:
+    pixels = image.pixels.astype(np.float32)
+    bad = ~np.isfinite(pixels)
+    count = int(bad.sum())
+    if count == 0:
+        return pixels
+    source = image.provenance.source
+    if config.nonfinite == "error":
         raise InputError(
-            f"no slice of {len(cases)} files has a foreground of "
-            f"{pipeline.config.min_foreground:.0%}: {skipped} were skipped"
+            f"{source}: has {count} pixels that are NaN or infinite; nonfinite=zero makes them 0"
         )
-    return SliceSet(
-        images=torch.cat([part.images for part in parts]),
-        case=torch.repeat_interleave(torch.arange(len(parts)), counts),
-        index=torch.cat([part.index for part in parts]),
-        skipped=skipped,
+    warnings.warn(f"{source}: has {count} pixels that are NaN or infinite; made 0", stacklevel=2)
+    pixels[bad] = 0
+    return pixels
+
+
+def _to_channels(
+    pixels: NDArray[np.float32], config: PreprocessConfig, image: Image
+) -> NDArray[np.float32]:
+    """``(S, H, W[, 3])`` to ``(S, 1, H, W)``, or to ``(S, 3, H, W)`` if colour stays."""
+    if pixels.ndim == 3:
+        return pixels[:, None]
+    if config.channels == 3:
+        return pixels.transpose(0, 3, 1, 2)
+    if (pixels == pixels[..., :1]).all():  # a grey picture that was saved as colour
+        return pixels[None, ..., 0].transpose(1, 0, 2, 3)
+    warnings.warn(
+        f"{image.provenance.source}: is in colour; only its luminance is used", stacklevel=2
     )
+    grey: NDArray[np.float32] = pixels @ _LUMINANCE
+    return grey[:, None]
+
+
+def _is_foreground(pixels: NDArray[np.float32], modality: str) -> NDArray[np.bool_]:
+    """``(S, C, H, W)`` in stored units to ``(S, H, W)``; see the module's docstring."""
+    threshold = _CT_BODY_HU if modality == "CT" else float(pixels.min())
+    foreground: NDArray[np.bool_] = pixels.max(axis=1) > threshold
+    return foreground
+
+
+def _to_unit_range(
+    pixels: NDArray[np.float32],
+    foreground: NDArray[np.bool_],
+    config: PreprocessConfig,
+    modality: str,
+) -> NDArray[np.float32]:
+    """Clip ``(S, C, H, W)`` to the window and map it linearly to [-1, 1].
+
+    The window is ``grey_window`` where it is set, else ``ct_window_hu`` for CT. For everything else
+    it is two percentiles of the foreground of the whole image or volume, over all channels alike.
+    """
+    if config.grey_window is not None:
+        low, high = config.grey_window
+    elif modality == "CT":
+        low, high = config.ct_window_hu
+    elif foreground.any():
+        inside = np.moveaxis(pixels, 1, -1)[foreground]
+        low, high = (float(x) for x in np.percentile(inside, config.percentiles))
+    else:
+        low = high = float(pixels.max())
+    if not low < high:  # one grey level: background or foreground, nothing between
+        return np.where(foreground[:, None] & (pixels >= low), np.float32(1), np.float32(-1))
+    unit = (pixels - np.float32(low)) * np.float32(2 / (high - low)) - 1
+    return unit.clip(-1, 1)

@@ -1,27 +1,21 @@
-"""One door for all files: what kind a file is, is told by its content."""
+"""Read an image or a mask from a file of any format; its content decides which."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.data.formats.dicom.reader import read_dicom, read_dicom_series
-from medad_fast.data.formats.nifti import NIFTI_SUFFIXES, read_nifti_image, write_nifti
-from medad_fast.data.formats.picture import read_picture
+from medad_fast.data.formats import ReadOptions, format_of, formats, hushed_logs
+from medad_fast.data.formats.nifti import write_nifti
 from medad_fast.data.image import Geometry, Image
-from medad_fast.data.limits import regular_file_size
-from medad_fast.data.quiet import hushed_logs
+from medad_fast.data.limits import naming
 from medad_fast.errors import InputError
 from medad_fast.files import atomic_write
 
 __all__ = ["read", "read_mask", "write_map"]
-
-_NIFTI_STARTS = tuple(size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big"))
 
 
 def read(
@@ -30,7 +24,7 @@ def read(
     """Read one image: a file, or all files of one DICOM series.
 
     Args:
-        source: a DICOM, NIfTI (``.nii``, ``.nii.gz``), PNG or JPEG file, or the files of a series.
+        source: a file of one of the kinds in ``docs/reading.md``, or the files of a series.
         voi_window: clip DICOM values to the window that the file recommends.
         volume: which volume of a NIfTI file that holds several, from 0.
 
@@ -38,18 +32,17 @@ def read(
         InputError: not an image of these kinds, damaged, or not readable.
         LimitError: larger than the stated limits.
     """
-    with hushed_logs():
-        if not isinstance(source, (str, Path)):
-            if len(source) != 1:
-                return read_dicom_series(source, voi_window=voi_window)
-            source = source[0]
-        path = Path(source)
-        kind = _kind(path)
-        if kind == "dicom":
-            return read_dicom(path, voi_window=voi_window)
-        if kind == "nifti":
-            return read_nifti_image(path, volume=volume)
-        return read_picture(path)
+    files = [Path(source)] if isinstance(source, (str, Path)) else list(source)
+    if not files:
+        raise InputError("source must be a file or the files of a series, got no file")
+    options = ReadOptions(voi_window=voi_window, volume=volume)
+    kind = format_of(files[0])
+    if len(files) > 1 and kind.series is None:
+        raise InputError(f"{files[0]}: is an image by itself, not one of {len(files)} slices")
+    with hushed_logs(), naming(files[0], f"a {kind.kinds[0]} file"):
+        if len(files) > 1 and kind.series is not None:
+            return kind.series.read(files, options)
+        return kind.read(files[0], options)
 
 
 def read_mask(path: Path, image: Image) -> NDArray[np.bool_]:
@@ -65,7 +58,7 @@ def read_mask(path: Path, image: Image) -> NDArray[np.bool_]:
     pixels: NDArray[np.bool_] = np.nan_to_num(mask.pixels) != 0
     if pixels.ndim == 4:
         pixels = pixels[..., 0] | pixels[..., 1] | pixels[..., 2]
-    if mask.geometry is None and image.geometry is not None and _is_one_dicom_slice(image):
+    if mask.geometry is None and image.geometry is not None and _is_slice_stored_by_rows(image):
         # A picture is as the file stores its rows, which the image need not be shown by.
         pixels = image.geometry.to_slices(pixels.transpose(2, 1, 0))
     if mask.geometry is not None and image.geometry is not None:
@@ -87,8 +80,9 @@ def read_mask(path: Path, image: Image) -> NDArray[np.bool_]:
     return pixels
 
 
-def _is_one_dicom_slice(image: Image) -> bool:
-    return image.provenance.reader == "dicom" and len(image.pixels) == 1
+def _is_slice_stored_by_rows(image: Image) -> bool:
+    kind = formats().get(image.provenance.reader)
+    return len(image.pixels) == 1 and kind is not None and kind.stored_by_rows
 
 
 def write_map(path: Path, maps: NDArray[np.float32], image: Image) -> Path:
@@ -118,34 +112,6 @@ def write_map(path: Path, maps: NDArray[np.float32], image: Image) -> Path:
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, values[0] if len(values) == 1 else values, allow_pickle=False)
     return path
-
-
-def _kind(path: Path) -> str:
-    regular_file_size(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(132)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened: {error.strerror}") from error
-    if start[128:] == b"DICM":
-        return "dicom"
-    if start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        return "picture"
-    if start.startswith(_NIFTI_STARTS) or path.name.lower().endswith(NIFTI_SUFFIXES):
-        return "nifti"
-    if start.startswith(b"\x1f\x8b") and _inflates_to_nifti(path):
-        return "nifti"
-    if not start:
-        raise InputError(f"{path}: is empty")
-    raise InputError(f"{path}: is not a DICOM, NIfTI, PNG or JPEG file")
-
-
-def _inflates_to_nifti(path: Path) -> bool:
-    try:
-        with gzip.open(path) as file:
-            return file.read(4) in _NIFTI_STARTS
-    except (OSError, EOFError, zlib.error):
-        return False
 
 
 def _corners(geometry: Geometry, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Words burned into a picture that leaves the program."""
+"""A warning burned into a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["burn_in"]
 
 _LEGIBLE = 9.0
-"""Height of letters in pixels below which small print is left out."""
+"""Letters below this height in pixels cannot be read; small print is left out then."""
 _YELLOW, _BLACK = (255, 255, 0), (0, 0, 0)
 
 

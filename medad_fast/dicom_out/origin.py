@@ -1,4 +1,4 @@
-"""What every result that leaves the program says of where it comes from."""
+"""What every DICOM result says of where it comes from."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class MapOrigin:
     version: str
     """Of medad_fast."""
     low: float
-    """Map value, of normal validation images, at and below which nothing is shown."""
+    """Map value, from normal validation images, at and below which nothing is shown."""
     high: float
-    """Map value, of normal validation images, from which on all is shown alike."""
+    """Map value, from normal validation images, at and above which the colour stays the same."""
 
     def sentence(self) -> str:
         """All of it in words, at most 1,024 characters."""

@@ -1,4 +1,4 @@
-"""How DICOM results refer to their source: through stand-ins that highdicom understands.
+"""References from DICOM results to their source, through stand-ins for highdicom.
 
 highdicom copies from single-frame images of one class, and wants other things of each kind of
 multi-frame file. So every frame of a source is shown to it as an image of its own, and the
@@ -21,7 +21,7 @@ _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
 def stand_in(source: DicomSource, frame: SourceFrame, first: SourceFrame) -> Any:
-    """A single-frame image in the place of one frame, for highdicom to copy from.
+    """A single-frame image that stands for one frame, for highdicom to copy from.
 
     Each has an identifier of its own until :func:`finish` puts the source's in. Directions and
     spacing are the first frame's: they differ by rounding only.
@@ -33,7 +33,7 @@ def stand_in(source: DicomSource, frame: SourceFrame, first: SourceFrame) -> Any
     for tag, value in source.shared.items():
         if tag not in ("PatientOrientation", "BurnedInAnnotation"):
             setattr(told, tag, value)
-    # Whose rules highdicom applies: CT's where there is a place in the patient.
+    # highdicom applies the rules of this class: CT's if there is a place in the patient.
     told.SOPClassUID = _CT if source.placed else _CAPTURE
     told.SOPInstanceUID = generate_uid(None)
     told.SeriesInstanceUID = source.series
@@ -51,7 +51,7 @@ def stand_in(source: DicomSource, frame: SourceFrame, first: SourceFrame) -> Any
 
 
 def _distance_mm(source: DicomSource) -> str:
-    """Between slices; 1 where nothing tells it, as the standard wants a number."""
+    """Between slices; 1 if unknown, since the standard wants a number."""
     from pydicom.valuerep import format_number_as_ds
 
     return str(format_number_as_ds(float((source.image.spacing_mm or (1.0,))[0])))
@@ -99,7 +99,7 @@ def finish(
 
 
 def _put_in_order(result: Any, frames: Sequence[SourceFrame], stand_ins: Sequence[Any]) -> None:
-    """Frames as the source has them, each with the reference to its own.
+    """Put the frames in the order of the source, each with a reference to its own.
 
     highdicom runs through a volume the other way, which other readers take for another geometry.
     """

@@ -1,4 +1,4 @@
-"""What DICOM results must tell of the images that they were made from.
+"""What DICOM results must say about the images that they were made from.
 
 Only what the standard demands of an object in the same study is carried over: who the patient is
 and which study, series and image it was, where the pixels lie, and whether they were compressed
@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.data.formats import quiet
 from medad_fast.data.formats.dicom.file import open_dataset
 from medad_fast.data.formats.dicom.frames import (
+    FRAME_TAGS,
     SPACINGS,
     frame_headers,
-    grouping_tags,
+    place_of,
     plane_spacing_mm,
+    stacked_geometry,
 )
-from medad_fast.data.formats.dicom.geometry import place_of, stacked_geometry
 from medad_fast.data.formats.dicom.pixels import known_modality
 from medad_fast.data.image import Image
 from medad_fast.data.limits import naming
-from medad_fast.data.quiet import quiet
 from medad_fast.errors import InputError
 
 __all__ = ["IDENTITY_TAGS", "DicomSource", "SourceFrame", "dicom_source"]
@@ -57,7 +58,7 @@ _CARRIED = {
     "Laterality": r"[LR]",
     "BurnedInAnnotation": r"YES|NO",
 }
-"""Attributes that are no identity, and what each value must look like to be carried over."""
+"""Other attributes that are carried over, and what each value must look like."""
 _TAGS = ("SpecificCharacterSet", "NumberOfFrames", *IDENTITY_TAGS, *_MUST, *_CARRIED, "Modality")
 
 
@@ -68,12 +69,12 @@ class SourceFrame:
     sop_class: str
     sop_instance: str
     number: int | None
-    """Of the frame in its file, from 1; ``None`` in a file that holds one frame by its kind."""
+    """Of the frame in its file, from 1; ``None`` if such files hold one frame only."""
     header: dict[str, Any]
-    """Position, orientation and spacing as the file tells them, by keyword."""
+    """Position, orientation and spacing as the file gives them, by keyword."""
 
     def pixel_spacing(self) -> list[Any] | None:
-        """Between rows and columns as the file tells it: of a radiograph that on its detector."""
+        """Between rows and columns as the file gives it; for radiographs, on the detector."""
         if plane_spacing_mm(self.header) is None:
             return None
         return next(list(self.header[tag]) for tag in SPACINGS if self.header.get(tag))
@@ -120,50 +121,46 @@ def dicom_source(image: Image, files: Sequence[Path]) -> DicomSource:
     Raises:
         InputError: a file lacks an identifier that nothing could refer to it without.
     """
-    headers, frames = [], []
+    headers: list[Any] = []
+    frames: list[SourceFrame] = []
+    paths: list[Path] = []  # of each frame
     for path in files:
         with naming(path, "a DICOM image", tell=False), quiet():
-            dataset = open_dataset(path, tags=(*_TAGS, *grouping_tags()))
+            dataset = open_dataset(path, tags=(*_TAGS, *FRAME_TAGS))
             for tag in _MUST:
                 if not dataset.get(tag):
                     raise InputError(f"{path}: lacks the tag {tag}, which DICOM results refer to")
             headers.append(dataset)
-            frames += _frames(path, dataset)
+            frames += _frames(dataset)
+            paths += [path] * (len(frames) - len(paths))
     with naming(files[0], "a DICOM image", tell=False), quiet():
         if image.geometry is not None and len(frames) > 1:
-            places = [place_of(frame[0], frame[1].header) for frame in frames]
+            places = [place_of(path, each.header) for path, each in zip(paths, frames, strict=True)]
             order = stacked_geometry([place for place in places if place is not None])[1]
             frames = [frames[i] for i in order]
-        first = headers[0]
+        shared = _shared(headers[0])
         return DicomSource(
-            frames=tuple(frame for _, frame in frames),
-            series=str(first.SeriesInstanceUID),
-            shared=_shared(first),
-            placed=image.geometry is not None and bool(_shared(first).get("FrameOfReferenceUID")),
+            frames=tuple(frames),
+            series=str(headers[0].SeriesInstanceUID),
+            shared=shared,
+            placed=image.geometry is not None and bool(shared.get("FrameOfReferenceUID")),
             image=image,
         )
 
 
-def _frames(path: Path, dataset: Any) -> list[tuple[Path, SourceFrame]]:
+def _frames(dataset: Any) -> list[SourceFrame]:
     count = int(dataset.get("NumberOfFrames", 1) or 1)
-    # Some files of a kind with one frame count it all the same.
+    # Single-frame files may have NumberOfFrames too.
     several = count > 1 or dataset.get("SharedFunctionalGroupsSequence") is not None
+    identity = str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)
     return [
-        (
-            path,
-            SourceFrame(
-                sop_class=str(dataset.SOPClassUID),
-                sop_instance=str(dataset.SOPInstanceUID),
-                number=number if several else None,
-                header=header,
-            ),
-        )
+        SourceFrame(*identity, number=number if several else None, header=header)
         for number, header in enumerate(frame_headers(dataset, count), start=1)
     ]
 
 
 def _shared(dataset: Any) -> dict[str, Any]:
-    """Values that results carry; what is no value of its kind is left empty."""
+    """Values that results carry; an impossible value is left empty."""
     from pydicom.multival import MultiValue
 
     found: dict[str, Any] = {tag: _text(dataset.get(tag)) for tag in IDENTITY_TAGS}
@@ -185,7 +182,7 @@ def _text(value: Any) -> str:
 
 
 def _moment(text: str, kind: str) -> str:
-    """A date or time in the present form (``20261121``), also from ``2026.11.21``; else nothing."""
+    """A date or time in today's form (``20261121``), also from ``2026.11.21``; else empty."""
     from pydicom.valuerep import DA, TM
 
     digits = text.replace(".", "") if kind == "DA" else text.replace(":", "")

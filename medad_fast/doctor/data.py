@@ -8,24 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medad_fast.data import load_dataset
 from medad_fast.data.dataset import MIN_NORMAL, Dataset
-from medad_fast.doctor.facts import Facts, facts_of
+from medad_fast.doctor.facts import FEATURES, Facts, facts_of
 from medad_fast.doctor.finding import Finding, State
-from medad_fast.doctor.shortcuts import shortcuts
 from medad_fast.errors import InputError
 
 __all__ = ["DATA_CHECKS", "check_data"]
 
 _LISTED = 10
-"""Files that cannot be read are listed up to here."""
+"""This many files that cannot be read are listed."""
 _LIKE_THE_OTHERS = 0.5
 """Correlation with what all images have in common, above which polarity can be judged."""
 _TWICE = 1.9
 """Sizes and spacings that differ by this factor show the body at another scale."""
 _PHOTOGRAPHED = ("US", "XC", "ES", "GM", "OP", "SC")
 """Modalities whose pictures often hold text, and must say in the header if they do not."""
+_SEPARATES = 0.9
+"""AUROC from which a feature separates two groups."""
+_BY_CHANCE = 0.01
+"""Largest probability that any of the features separates two equal groups so well."""
 
 
 def check_data(
@@ -45,7 +49,7 @@ def check_data(
     try:
         dataset = load_dataset(data)
     except InputError as error:
-        # What stops every verb at once: no images, a patient in two splits, a broken manifest.
+        # No verb works: no images, a patient in two splits, a broken manifest.
         return [Finding("wrong", "data set", str(error))]
     facts: list[Facts] = []
     refusals: list[str] = []
@@ -88,7 +92,7 @@ def _classes(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
 
 def _patients(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     patients = {case.patient for case in dataset.cases}
-    # Loading the data set has refused a patient in two splits already.
+    # A patient in two splits was refused when the data set was loaded.
     yield Finding("ok", "patients", f"{len(patients)}, each in one split only")
 
 
@@ -155,7 +159,7 @@ def _uniform(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
 
 
 def _how_bad_bits(bits: set[int]) -> State:
-    """12 and 16 bits of one scanner mean the same; 8 bits are what an export has left of them."""
+    """12 and 16 bits of one scanner mean the same; 8 bits have lost something in an export."""
     return "wrong" if min(bits) <= 8 < max(bits) else "note"
 
 
@@ -198,13 +202,12 @@ def _polarity(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
 
 
 def _burned_in(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
-    """Marks name patients, and where they are more frequent in one class they give it away."""
+    """Marks name patients, and marks that are more frequent in one class give it away."""
     told = [fact for fact in facts if fact.said_burned_in == "YES"]
     if told:
         text = f"{_of(told, facts)} say that text is burned into them; {_example(told)}"
         yield Finding("wrong", "burned-in text", text)
-    silent = [f for f in facts if f.modality in _PHOTOGRAPHED and f.reader == "dicom"]
-    silent = [fact for fact in silent if fact.said_burned_in == ""]
+    silent = [f for f in facts if f.modality in _PHOTOGRAPHED and f.said_burned_in == ""]
     if silent:
         text = f"{_of(silent, facts)} do not say whether text is burned in; {_example(silent)}"
         yield Finding("note", "burned-in text", text)
@@ -231,6 +234,44 @@ def _example(found: list[Facts]) -> str:
     return f"for example {found[0].case.name}"
 
 
+def _shortcuts(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
+    """Compare normal with abnormal test images, and training with test images that are normal."""
+    normal, abnormal, learned = (
+        np.array([f.features for f in facts if (f.case.split, f.case.label) == group])
+        for group in (("test", "normal"), ("test", "abnormal"), ("train", "normal"))
+    )
+    pairs: tuple[tuple[NDArray[np.float64], NDArray[np.float64], State, str, str], ...] = (
+        (normal, abnormal, "wrong", "shortcuts", "normal from abnormal test images"),
+        (learned, normal, "note", "training and test", "training from test images, both normal"),
+    )
+    for first, second, state, check, what in pairs:
+        if not len(first) or not len(second):
+            continue
+        found = _separating(first, second)
+        if found:
+            listed = ", ".join(f"{name} (AUROC {auroc:.2f})" for name, auroc in found)
+            yield Finding(state, check, f"{listed} alone tells {what}")
+        else:
+            yield Finding("ok", check, f"no trivial feature tells {what}")
+
+
+def _separating(first: NDArray[np.float64], second: NDArray[np.float64]) -> list[tuple[str, float]]:
+    """Features with their AUROC, in either direction, best first."""
+    from scipy.stats import mannwhitneyu
+
+    found = []
+    for place, name in enumerate(FEATURES):
+        a, b = first[:, place], second[:, place]
+        if a.min() == max(a.max(), b.max()) == b.min():
+            continue
+        tested = mannwhitneyu(a, b)
+        auroc = float(tested.statistic) / (len(a) * len(b))
+        auroc = max(auroc, 1 - auroc)
+        if auroc >= _SEPARATES and tested.pvalue * len(FEATURES) < _BY_CHANCE:
+            found.append((name, auroc))
+    return sorted(found, key=lambda each: -each[1])
+
+
 DATA_CHECKS: tuple[Callable[[Dataset, list[Facts]], Iterable[Finding]], ...] = (
     _classes,
     _patients,
@@ -239,5 +280,5 @@ DATA_CHECKS: tuple[Callable[[Dataset, list[Facts]], Iterable[Finding]], ...] = (
     _uniform,
     _polarity,
     _burned_in,
-    shortcuts,
+    _shortcuts,
 )

@@ -1,4 +1,4 @@
-"""What the checks of a data set compare, kept of each image after its pixels are gone."""
+"""What the checks of a data set compare: kept of each image when its pixels are gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medad_fast.doctor.marks import has_mark
 __all__ = ["FEATURES", "THUMBNAIL", "Facts", "facts_of"]
 
 THUMBNAIL = 16
-"""Side of the small picture by which polarity is judged."""
+"""Side of the small picture that polarity is judged by."""
 
 FEATURES = (
     "mean",
@@ -30,7 +30,7 @@ FEATURES = (
     "bits",
     "file size",
 )
-"""What can be told of an image without looking at it."""
+"""What is known of an image without looking at it."""
 
 _MARKED_SLICES = 5
 """Slices of a volume that are searched for burned-in marks."""
@@ -50,7 +50,6 @@ class Facts:
     colour: bool
     inverted: bool
     """Whether the reader inverted MONOCHROME1."""
-    reader: str
     slices: dict[str, int]
     """Digest of the pixels of each slice that is not constant, and its place."""
     nonfinite: int
@@ -59,8 +58,8 @@ class Facts:
     """The middle slice, ``(THUMBNAIL ** 2)`` ranks of its grey levels, mean 0 and length 1."""
     marked: bool
     """Whether something looks burned into a slice."""
-    said_burned_in: str
-    """DICOM's BurnedInAnnotation."""
+    said_burned_in: str | None
+    """DICOM's BurnedInAnnotation; ``None`` where such a file cannot say."""
     empty_mask: bool
     """Whether its lesion mask marks nothing."""
     features: NDArray[np.float64]
@@ -94,12 +93,11 @@ def facts_of(case: Case) -> Facts:
         spacing_mm=None if spacing is None else (spacing[1], spacing[2]),
         colour=pixels.ndim == 4,
         inverted=image.provenance.inverted,
-        reader=image.provenance.reader,
         slices=digests,
         nonfinite=int(bad.sum()),
         thumbnail=_thumbnail(grey[len(grey) // 2]),
         marked=any(has_mark(grey[place]) for place in searched),
-        said_burned_in=image.attributes.get("BurnedInAnnotation", ""),
+        said_burned_in=image.attributes.get("BurnedInAnnotation"),
         empty_mask=mask is not None and not mask.any(),
         features=_features(case, image, grey),
     )

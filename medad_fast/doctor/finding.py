@@ -1,4 +1,4 @@
-"""What one check has to say."""
+"""What one check found."""
 
 from __future__ import annotations
 

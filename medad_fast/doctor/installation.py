@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+from medad_fast.data.formats import formats
 from medad_fast.doctor.finding import Finding, State
 
 __all__ = ["INSTALLATION_CHECKS", "check_installation"]
@@ -20,8 +21,8 @@ def check_installation() -> list[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
-    names = ("medad-fast", "torch", "numpy", "scikit-learn", "scikit-image", "pydicom", "nibabel")
-    for name in names:
+    readers = [package for each in formats().values() for package in each.packages]
+    for name in ("medad-fast", "torch", "numpy", "scikit-image", *readers):
         try:
             yield Finding("ok", name, metadata.version(name))
         except metadata.PackageNotFoundError:
@@ -58,7 +59,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _op_runs() -> Iterator[Finding]:
-    """A kernel that loads but gives another number than plain torch is worse than none."""
+    """A kernel that gives other numbers than plain torch is worse than none."""
     import torch
 
     from medad_fast.ops import patch_discrepancy
@@ -75,30 +76,15 @@ def _op_runs() -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import (
-        ExplicitVRLittleEndian,
-        JPEG2000Lossless,
-        JPEGBaseline8Bit,
-        JPEGLosslessSV1,
-        JPEGLSLossless,
-        RLELossless,
-    )
-
-    kinds = {
-        "uncompressed": ExplicitVRLittleEndian,
-        "RLE": RLELossless,
-        "JPEG": JPEGBaseline8Bit,
-        "JPEG lossless": JPEGLosslessSV1,
-        "JPEG-LS": JPEGLSLossless,
-        "JPEG 2000": JPEG2000Lossless,
-    }
-    missing = [name for name, uid in kinds.items() if not get_decoder(uid).is_available]
-    found = ", ".join(name for name in kinds if name not in missing)
-    yield Finding("ok", "DICOM decoders", found)
-    if missing:
-        text = f"none for {', '.join(missing)}: pip install 'medad-fast[dicom]'"
-        yield Finding("note", "DICOM decoders", text)
+    for each in formats().values():
+        if each.decoders is None:
+            continue
+        check, can = f"{each.kinds[0]} decoders", each.decoders()
+        yield Finding("ok", check, ", ".join(name for name in can if can[name]))
+        missing = ", ".join(name for name in can if not can[name])
+        if missing:
+            text = f"none for {missing}: pip install 'medad-fast[{each.extra}]'"
+            yield Finding("note", check, text)
 
 
 def _demo_data() -> Iterator[Finding]:

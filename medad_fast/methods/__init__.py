@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method
-from medad_fast.settings import from_fields
 
-__all__ = ["BASELINES", "config_class", "create", "list_methods", "tunes"]
+if TYPE_CHECKING:
+    from medad_fast.methods.base import Method
 
-# Module and class under medad_fast.methods; the configuration is <class>Config beside it.
+    BASELINES: frozenset[str]
+    """Names in :func:`list_methods` that are there for comparison only."""
+
+__all__ = ["BASELINES", "config_class", "create", "list_methods", "method_class"]
+
+# Module and class under medad_fast.methods, baselines last. The configuration is <class>Config
+# beside the class. A new method is a module, a folder of tests, a section in docs/methods.md, and a
+# line here.
 PLACES = {
     "patchcl-ae": ("patchcl_ae", "PatchCLAE"),
     "ddad": ("ddad", "DDAD"),
@@ -21,8 +27,6 @@ PLACES = {
     "autoencoder": ("autoencoder", "Autoencoder"),
     "patch-knn": ("patch_knn", "PatchKNN"),
 }
-BASELINES = frozenset({"autoencoder", "patch-knn"})
-"""Names in :func:`list_methods` that are there for comparison only."""
 
 
 def list_methods() -> list[str]:
@@ -30,25 +34,16 @@ def list_methods() -> list[str]:
     return list(PLACES)
 
 
+def method_class(name: str) -> type[Method]:
+    """The class of a method, which tells its traits."""
+    kind: type[Method] = _find(name, "")
+    return kind
+
+
 def config_class(name: str) -> type[Any]:
     """The frozen dataclass of a method's settings."""
-    module, kind = _place(name)
-    config: type[Any] = getattr(module, f"{kind}Config")
+    config: type[Any] = _find(name, "Config")
     return config
-
-
-def tunes(name: str, settings: Any) -> bool:
-    """Whether a method fits something to held-out normal images after training.
-
-    SALAD measures the terms of its score on them, CRADL chooses among numbers of components. These
-    images are not as new to the method as those that it will score: they can set no threshold.
-
-    Args:
-        name: one of :func:`list_methods`.
-        settings: the method's configuration.
-    """
-    several = name == "cradl" and settings.density == "gmm" and len(settings.components) > 1
-    return name == "salad" or several
 
 
 def create(name: str, **overrides: Any) -> Method:
@@ -64,14 +59,20 @@ def create(name: str, **overrides: Any) -> Method:
     Raises:
         InputError: an unknown method or setting, or a value out of range; the message names it.
     """
-    module, kind = _place(name)
-    config = from_fields(config_class(name), overrides, f"method {name}")
-    method: Method = getattr(module, kind)(config)
-    return method
+    from medad_fast.settings import from_fields
+
+    return method_class(name)(from_fields(config_class(name), overrides, f"method {name}"))
 
 
-def _place(name: str) -> tuple[Any, str]:
+def _find(name: str, suffix: str) -> Any:
     if name not in PLACES:
         raise InputError(f"method must be one of {', '.join(PLACES)}, got {name!r}")
     module, kind = PLACES[name]
-    return importlib.import_module(f"medad_fast.methods.{module}"), kind
+    return getattr(importlib.import_module(f"medad_fast.methods.{module}"), kind + suffix)
+
+
+def __getattr__(name: str) -> Any:
+    # Which methods are baselines, their classes say: asking imports them all.
+    if name == "BASELINES":
+        return frozenset(each for each in PLACES if method_class(each).baseline)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

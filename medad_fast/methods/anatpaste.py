@@ -7,15 +7,15 @@ page. CutPaste's variants in there (Li et al., CVPR 2021) are baselines here, by
 The paper scores images only: the anomaly map is ours.
 
 Departs: all training images are used; the code's list of 3000 leaves out the rest.
-Departs: the last epoch is kept; the code picks the best by abnormal validation images, which
-nothing here is chosen by.
+Departs: the last epoch is kept; the code picks the best by abnormal validation images, and nothing
+here is chosen by those.
 Departs: the density's constant is left out, since float32 would lose the digits beside it.
 Those of the pastes stand in :mod:`medad_fast.methods.parts.pasting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method, Prediction, Stage, Update
-from medad_fast.methods.parts.embedding_density import KernelDensity, MahalanobisDistance
-from medad_fast.methods.parts.feature_distance import FeatureDistance
+from medad_fast.methods.base import Mapped, Method, Prediction, Stage, Update
+from medad_fast.methods.parts.density import FeatureDistance, KernelDensity, MahalanobisDistance
 from medad_fast.methods.parts.fields import (
     Betas,
     Fraction,
@@ -34,7 +33,7 @@ from medad_fast.methods.parts.fields import (
     TopK,
     rising,
 )
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule, sgd
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule, sgd
 from medad_fast.methods.parts.pasting import (
     anatomical_paste,
     find_lungs,
@@ -43,7 +42,7 @@ from medad_fast.methods.parts.pasting import (
     paste_scar,
     read_mask,
 )
-from medad_fast.methods.parts.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, foreground
 from medad_fast.nets.projection import ClassificationHead
 from medad_fast.nets.resnet import ResNet18
 from medad_fast.settings import Channels, ImageSize, checked, require, setting
@@ -127,7 +126,7 @@ class AnatPaste(Method):
     """Scores an image by the density of its embedding among those of normal images.
 
     The map is ours: the squared Mahalanobis distance of the features of ``map_layers`` from what is
-    normal at each place (:mod:`medad_fast.methods.parts.feature_distance`). It shows where features
+    normal at each place (:mod:`medad_fast.methods.parts.density`). It shows where features
     are unusual, which need not be what moved the image's score.
 
     Args:
@@ -175,7 +174,7 @@ class AnatPaste(Method):
         c = self.config
         update = Update(
             "classifier",
-            self.head.parameters if self._frozen else self._trained,
+            parameters_of(None if self._frozen else self.backbone, self.head),
             self.classification_loss,
             sgd(c.learning_rate, c.momentum, c.weight_decay)
             if c.optimizer == "sgd"
@@ -248,11 +247,10 @@ class AnatPaste(Method):
         self.density.fit(torch.cat(embeddings))
         for distance, layer in self._layers():
 
-            def features(layer: int = layer) -> Iterator[Tensor]:
-                for images in train_normal:
-                    yield self.backbone.stages(images, layer)[-1].float()
+            def features(images: Tensor, layer: int = layer) -> Tensor:
+                return self.backbone.stages(images, layer)[-1].float()
 
-            distance.fit(features)
+            distance.fit(Mapped(features, train_normal))
 
     def embed(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to embeddings of unit length, float32 ``(B, 8 width)``."""
@@ -261,35 +259,21 @@ class AnatPaste(Method):
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """The map is the mean over layers of the features' distances; 1 is usual."""
-        c = self.config
         features = self.backbone.stages(images)
         parts = [
             F.interpolate(distance(features[layer]), images.shape[-2:], mode="bilinear")
             for distance, layer in self._layers()
         ]
-        maps = smooth(torch.stack(parts).mean(dim=0), c.map_smoothing)
-        if c.mask_background:
-            maps = maps * foreground(images)
         embeddings = features[-1].mean(dim=(2, 3))
-        if c.image_score == "density":
-            scores = self.density(F.normalize(embeddings.float(), dim=1))
-        elif c.image_score == "classifier":
-            scores = 1 - self.head(embeddings).float().softmax(dim=1)[:, 0]
-        else:
-            scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
-
-    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
-        """The kernel density keeps as many embeddings as there were training images."""
-        if isinstance(self.density, KernelDensity) and "density.points" in tensors:
-            self.density.make_room(tensors["density.points"])
+        own = {
+            "density": lambda: self.density(F.normalize(embeddings.float(), dim=1)),
+            "classifier": lambda: 1 - self.head(embeddings).float().softmax(dim=1)[:, 0],
+        }
+        return as_prediction(torch.stack(parts).mean(dim=0), images, self.config, own=own)
 
     @property
     def _frozen(self) -> bool:
         return self.config.weights is not None and self.config.freeze_backbone
-
-    def _trained(self) -> list[nn.Parameter]:
-        return [*self.backbone.parameters(), *self.head.parameters()]
 
     def _layers(self) -> Iterator[tuple[FeatureDistance, int]]:
         for distance, layer in zip(self.distances, self.config.map_layers, strict=True):

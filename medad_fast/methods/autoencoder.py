@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.parts.fields import Betas, Quantile, Smoothing, TopK
 from medad_fast.methods.parts.optimization import Schedule, adam, schedule
-from medad_fast.methods.parts.scoring import ImageScore, judge
+from medad_fast.methods.parts.score import ImageScore, as_prediction
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder
 from medad_fast.settings import Channels, ImageSize, checked, setting
 
@@ -58,6 +58,7 @@ class AutoencoderConfig:
 class Autoencoder(Method):
     """Scores a pixel by its reconstruction error: the mean over channels of ``|x - x^|^p``."""
 
+    baseline = True
     config: AutoencoderConfig
 
     def __init__(self, config: AutoencoderConfig | None = None) -> None:
@@ -91,4 +92,4 @@ class Autoencoder(Method):
         """The map is the error that training lowers, absolute or squared."""
         error = images - self.decoder(self.encoder(images)[-1])
         error = error.abs() if self.config.loss == "l1" else error.square()
-        return judge(error.mean(dim=1, keepdim=True), images, self.config)
+        return as_prediction(error.mean(dim=1, keepdim=True), images, self.config)

@@ -6,13 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from itertools import chain
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["Method", "MethodConfig", "Prediction", "Stage", "Update", "evaluating"]
+from medad_fast.errors import CheckpointError
+
+__all__ = ["Data", "Mapped", "Method", "Prediction", "RowBank", "Stage", "Update", "evaluating"]
+
+
+Data = Literal["normal", "normal+unlabeled"]
+"""Which of the training images a stage sees."""
 
 
 class Prediction(NamedTuple):
@@ -47,7 +55,7 @@ class Stage:
     name: str
     updates: tuple[Update, ...]
     """Run in this order on each batch."""
-    data: Literal["normal", "normal+unlabeled"] = "normal"
+    data: Data = "normal"
     epochs: int = 100
     batch_size: int = 16
     orders: int | None = None
@@ -64,26 +72,34 @@ class Stage:
     """
 
 
-class MethodConfig(Protocol):
-    """Fields that every method's frozen configuration dataclass has."""
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square images in pixels: a multiple of 16 from 32 to 512."""
-
-    @property
-    def channels(self) -> int:
-        """1 for grey, 3 for colour."""
-
-
 class Method(nn.Module, ABC):
     """An anomaly detector that learns from normal images."""
 
     config: Any
+    """Frozen settings. All have ``image_size`` (side of the square images, a multiple of 16 from 32
+    to 512), ``channels`` (1 or 3), and what :func:`~medad_fast.methods.parts.score.as_prediction`
+    reads."""
+
+    baseline: ClassVar[bool] = False
+    """Whether it is there for comparison only."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, or its buffers where it has no weights."""
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def uses_unlabeled(self) -> bool:
         """Whether a stage asks for ``normal+unlabeled``; else unlabeled images are not loaded."""
+        return False
+
+    @property
+    def tunes(self) -> bool:
+        """Whether :meth:`finish` fits something to the held-out normal images.
+
+        They are then not as new to the method as those that it will score, and others must set the
+        thresholds.
+        """
         return False
 
     def begin(self, *, unlabeled: bool) -> None:
@@ -114,10 +130,39 @@ class Method(nn.Module, ABC):
         Raises:
             CheckpointError: a tensor cannot be such a buffer's.
         """
+        for place, part in self.named_modules():
+            if isinstance(part, RowBank) and f"{place}.{part.rows}" in tensors:
+                part.make_room(tensors[f"{place}.{part.rows}"])
 
     @abstractmethod
     def predict(self, images: Tensor) -> Prediction:
         """Score images ``(B, C, H, W)`` in [-1, 1]; no gradient, randomness or batch effects."""
+
+
+class RowBank(nn.Module):
+    """A part of a method with a buffer ``(N, D)`` whose N came from the images."""
+
+    rows: ClassVar[str]
+    """The buffer's name."""
+
+    def make_room(self, rows: Tensor) -> None:
+        """Have as many rows as a state that is about to be loaded."""
+        own: Tensor = self.get_buffer(self.rows)
+        if rows.dim() != 2 or len(rows) < 1 or rows.shape[1] != own.shape[1]:
+            wanted = f"(N, {own.shape[1]})"
+            raise CheckpointError(f"{self.rows} of {wanted} expected, got {tuple(rows.shape)}")
+        setattr(self, self.rows, own.new_zeros(rows.shape))
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What a function makes of batches, as often as they are iterated."""
+
+    function: Callable[[Tensor], Tensor]
+    batches: Iterable[Tensor]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.function, self.batches)
 
 
 @contextmanager

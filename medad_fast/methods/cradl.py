@@ -19,8 +19,8 @@ from medad_fast.errors import InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update, evaluating
 from medad_fast.methods.parts.fields import Betas, Quantile, Share, Smoothing, TopK
 from medad_fast.methods.parts.mixture import GaussianMixture, choose_mixture
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule
-from medad_fast.methods.parts.scoring import foreground, score_images, smooth
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule
+from medad_fast.methods.parts.score import as_prediction, foreground
 from medad_fast.methods.parts.views import cover_squares, random_view
 from medad_fast.nets.flow import Flow
 from medad_fast.nets.strided import StridedDecoder, StridedEncoder
@@ -115,8 +115,7 @@ class CRADL(Method):
     def __init__(self, config: CRADLConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or CRADLConfig()
-        size = (c.image_size, c.channels, c.width, c.latent_dim)
-        self.encoder = StridedEncoder(*size)
+        self.encoder = StridedEncoder(c.image_size, c.channels, c.width, c.latent_dim)
         self.head: nn.Module | None = None
         self.decoder: nn.Module | None = None
         if c.pretext == "contrastive":
@@ -126,11 +125,16 @@ class CRADL(Method):
                 nn.Linear(c.latent_dim, c.latent_dim // 2),
             )
         else:
-            self.decoder = StridedDecoder(*size)
+            self.decoder = StridedDecoder(self.encoder)
         self.register_buffer("latent_mean", torch.zeros(c.latent_dim, dtype=torch.float64))
         self.register_buffer("latent_spread", torch.ones(c.latent_dim, dtype=torch.float64))
         self.mixture = GaussianMixture(c.latent_dim, max(c.components))
         self.flow = Flow(c.latent_dim, c.flow_blocks, c.flow_width) if c.density == "flow" else None
+
+    @property
+    def tunes(self) -> bool:
+        """Whether a number of components is chosen by the held-out images' likelihood."""
+        return self.flow is None and len(self.config.components) > 1
 
     def stages(self) -> Iterator[Stage]:
         """The pretext; then, where one is asked for, the flow on its standardised latents."""
@@ -140,7 +144,7 @@ class CRADL(Method):
             name, loss = "reconstruct", self.reconstruction_loss
         pretext = Update(
             name,
-            self._pretext_parameters,
+            parameters_of(self.encoder, self.head, self.decoder),
             loss,
             adam(c.learning_rate, c.betas, c.eps, weight_decay=c.weight_decay, decay_vectors=False),
             schedule(c.schedule),
@@ -224,10 +228,7 @@ class CRADL(Method):
                 maps = smooth_saliency(gradient, body)
             else:
                 maps = (gradient.abs() * body).amax(1, keepdim=True)
-            maps = smooth(maps, c.map_smoothing)
-            if c.image_score != "likelihood":
-                scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+            return as_prediction(maps, None, c, own={"likelihood": lambda: scores})
 
     def _negative_log_likelihood(self, latents: Tensor) -> Tensor:
         """``(B)``; the density is one of latents, so it counts how they were standardised."""
@@ -279,10 +280,6 @@ class CRADL(Method):
         for _ in range(2):
             view = cover_squares(view, max(c.squares - 1, 0), c.square_side)
         return view
-
-    def _pretext_parameters(self) -> list[nn.Parameter]:
-        parts = [self.encoder, self.head, self.decoder]
-        return [parameter for part in parts if part for parameter in part.parameters()]
 
     def _check_size(self, images: Tensor) -> None:
         wanted = (self.config.channels, self.config.image_size, self.config.image_size)

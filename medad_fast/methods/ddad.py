@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method, Prediction, Stage, Update
+from medad_fast.methods.base import Data, Method, Prediction, Stage, Update
 from medad_fast.methods.parts.fields import Betas, Quantile, Smoothing, TopK
 from medad_fast.methods.parts.optimization import Schedule, adam, schedule
-from medad_fast.methods.parts.scoring import ImageScore, judge
+from medad_fast.methods.parts.score import ImageScore, as_prediction
 from medad_fast.nets.ensemble import Backbone, EnsembleAutoencoder, Reconstruction
 from medad_fast.nets.refinement import RefinementNet, focal_loss
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, ensemble_discrepancy
@@ -134,51 +134,42 @@ class DDAD(Method):
         self.config = replace(c, score=instead)
         self.unknown = None
         refinement = self._refinement()
-        self.refinement = refinement.to(self.normal.to_latent.weight.device) if refinement else None
+        self.refinement = refinement.to(self.device) if refinement else None
 
     def stages(self) -> Iterator[Stage]:
         """The ensembles, all members of one together, then the refinement on frozen ensembles."""
-        c = self.config
-        optimizer = adam(c.learning_rate, c.betas, c.eps, fused=True)
-        for name, data, ensemble in self._ensembles():
-            update = Update(
-                name,
-                ensemble.parameters,
-                partial(self.reconstruction_loss, ensemble),
-                optimizer,
-                schedule(c.schedule),
-            )
-            yield Stage(
-                name,
-                (update,),
-                data,
-                c.epochs,
-                c.batch_size,
-                orders=c.members,
-                drop_last=True,
-            )
+        yield self._ensemble_stage("normal", "normal", self.normal)
+        if self.unknown is not None:
+            yield self._ensemble_stage("unknown", "normal+unlabeled", self.unknown)
         if self.refinement is not None:
+            c, decay = self.config, self.config.refinement_weight_decay
             update = Update(
                 "refinement",
                 self.refinement.parameters,
                 self.refinement_loss,
-                adam(
-                    c.refinement_learning_rate,
-                    c.betas,
-                    c.eps,
-                    weight_decay=c.refinement_weight_decay,
-                    fused=True,
-                ),
+                adam(c.refinement_learning_rate, c.betas, c.eps, weight_decay=decay, fused=True),
                 schedule(c.schedule),
             )
             yield Stage(
                 "refinement",
                 (update,),
-                "normal",
-                c.refinement_epochs,
-                c.refinement_batch_size,
+                epochs=c.refinement_epochs,
+                batch_size=c.refinement_batch_size,
                 drop_last=True,
             )
+
+    def _ensemble_stage(self, name: str, data: Data, ensemble: EnsembleAutoencoder) -> Stage:
+        c = self.config
+        update = Update(
+            name,
+            ensemble.parameters,
+            partial(self.reconstruction_loss, ensemble),
+            adam(c.learning_rate, c.betas, c.eps, fused=True),
+            schedule(c.schedule),
+        )
+        return Stage(
+            name, (update,), data, c.epochs, c.batch_size, orders=c.members, drop_last=True
+        )
 
     def reconstruction_loss(self, ensemble: EnsembleAutoencoder, batches: Tensor) -> Tensor:
         """Batches ``(K, B, C, H, W)``, one for each member, to the sum of the members' losses.
@@ -224,7 +215,7 @@ class DDAD(Method):
             inter, intra, reconstruction = self.discrepancies(images)
             assert reconstruction is not None
             maps = {"A_inter": inter, "A_intra": intra, "A_rec": reconstruction}[c.score]
-        return judge(maps, images, c)
+        return as_prediction(maps, images, c)
 
     @torch.no_grad()
     def discrepancies(self, images: Tensor) -> EnsembleDiscrepancy:
@@ -236,9 +227,7 @@ class DDAD(Method):
         # The maps are small differences of large numbers, which bfloat16 would drown.
         with torch.autocast(images.device.type, enabled=False):
             normal = self.normal.reconstruct(images)
-            unknown: Reconstruction = normal
-            if self.unknown is not None:
-                unknown = self.unknown.reconstruct(images)
+            unknown = normal if self.unknown is None else self.unknown.reconstruct(images)
             found = ensemble_discrepancy(
                 unknown.images, normal.images, image=images, log_variance=normal.log_variance
             )
@@ -257,13 +246,6 @@ class DDAD(Method):
             assert reconstruction is not None
             parts.append(reconstruction.sqrt())  # on the others' scale
         return torch.cat(parts, dim=1)
-
-    def _ensembles(
-        self,
-    ) -> Iterator[tuple[str, Literal["normal", "normal+unlabeled"], EnsembleAutoencoder]]:
-        yield "normal", "normal", self.normal
-        if self.unknown is not None:
-            yield "unknown", "normal+unlabeled", self.unknown
 
     def _ensemble(self) -> EnsembleAutoencoder:
         c = self.config

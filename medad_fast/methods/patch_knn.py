@@ -12,7 +12,7 @@ correspondences", 2020.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import torch
@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medad_fast.errors import InputError
-from medad_fast.methods.base import Method, Prediction, Stage
+from medad_fast.methods.base import Mapped, Method, Prediction, Stage
 from medad_fast.methods.parts.fields import ODD, Quantile, Smoothing, TopK, rising
 from medad_fast.methods.parts.nearest import NearestNormals, Selection
-from medad_fast.methods.parts.scoring import ImageScore, judge, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, smooth
 from medad_fast.nets.resnet import ResNet18
 from medad_fast.settings import Channels, ImageSize, Rule, checked, require, setting
 
@@ -73,6 +73,7 @@ class PatchKNNConfig:
 class PatchKNN(Method):
     """Scores a position by the distance of its features to the nearest normal ones."""
 
+    baseline = True
     config: PatchKNNConfig
     input_mean: Tensor
     input_std: Tensor
@@ -112,12 +113,11 @@ class PatchKNN(Method):
     def finish(self, train_normal: Iterable[Tensor], validation_normal: Iterable[Tensor]) -> None:
         """Fill the bank with features of the training images."""
         self.eval()
-        self.normals.fit(_Mapped(train_normal, self))
 
-    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
-        """Size the bank as it was saved."""
-        if "normals.bank" in tensors:
-            self.normals.make_room(tensors["normals.bank"])
+        def rows(images: Tensor) -> Tensor:
+            return self.features(images).flatten(2).transpose(1, 2)
+
+        self.normals.fit(Mapped(rows, train_normal))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
@@ -127,7 +127,7 @@ class PatchKNN(Method):
         rows = features.permute(0, 2, 3, 1).flatten(0, 2)
         grid = self.normals(rows).reshape(batch, 1, height, width)
         maps = F.interpolate(grid, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return judge(maps, images, self.config)
+        return as_prediction(maps, images, self.config)
 
     def features(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to ``(B, D, h, w)`` float32 on the grid of the first layer."""
@@ -142,15 +142,3 @@ class PatchKNN(Method):
             for each in chosen[1:]
         ]
         return torch.cat(chosen, dim=1)
-
-
-class _Mapped:
-    """The features' rows ``(B, n, D)`` of batches of images, as often as they are iterated."""
-
-    def __init__(self, batches: Iterable[Tensor], method: PatchKNN) -> None:
-        self._batches = batches
-        self._method = method
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for images in self._batches:
-            yield self._method.features(images).flatten(2).transpose(1, 2)

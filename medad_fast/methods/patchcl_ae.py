@@ -26,9 +26,9 @@ from medad_fast.methods.parts.fields import (
     rising,
 )
 from medad_fast.methods.parts.normals import NormalMaps
-from medad_fast.methods.parts.optimization import Schedule, adam, schedule
+from medad_fast.methods.parts.optimization import Schedule, adam, parameters_of, schedule
 from medad_fast.methods.parts.pretexts import add_noise
-from medad_fast.methods.parts.scoring import ImageScore, foreground, score_images, smooth
+from medad_fast.methods.parts.score import ImageScore, as_prediction, foreground, smooth
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder, encoder_widths
 from medad_fast.nets.discriminator import Discriminator
 from medad_fast.nets.projection import ProjectionHead, rows_at
@@ -131,35 +131,22 @@ class PatchCLAE(Method):
             Discriminator(c.image_size, c.channels, c.width) if c.adversarial_weight > 0 else None
         )
         parts = {"patch": len(c.layers), "pixel": 1, "patch+pixel": len(c.layers) + 1}[c.score]
-        self.normals = NormalMaps(parts, c.image_size) if c.normal_margin is not None else None
+        self.normals = (
+            NormalMaps(parts, c.image_size, c.normal_margin, add_up=True)
+            if c.normal_margin is not None
+            else None
+        )
         self._batch: tuple[Tensor, Tensor] | None = None
 
     def stages(self) -> Iterator[Stage]:
         """One stage; on each batch the discriminator moves first (Algorithm 1)."""
         c = self.config
-        optimizer = adam(c.learning_rate, c.betas, c.eps)
-        updates = [
-            Update(
-                "generator",
-                lambda: [
-                    *self.encoder.parameters(),
-                    *self.decoder.parameters(),
-                    *self.heads.parameters(),
-                ],
-                self.generator_loss,
-                optimizer,
-                schedule(c.schedule),
-            )
-        ]
+        how = adam(c.learning_rate, c.betas, c.eps), schedule(c.schedule)
+        generator = parameters_of(self.encoder, self.decoder, self.heads)
+        updates = [Update("generator", generator, self.generator_loss, *how)]
         if self.discriminator is not None:
-            discriminator = Update(
-                "discriminator",
-                self.discriminator.parameters,
-                self.discriminator_loss,
-                optimizer,
-                schedule(c.schedule),
-            )
-            updates.insert(0, discriminator)
+            judge = self.discriminator.parameters
+            updates.insert(0, Update("discriminator", judge, self.discriminator_loss, *how))
         yield Stage("contrast", tuple(updates), epochs=c.epochs, batch_size=c.batch_size)
 
     def discriminator_loss(self, images: Tensor) -> Tensor:
@@ -181,7 +168,8 @@ class PatchCLAE(Method):
             compare = F.l1_loss if c.pixel_loss == "l1" else F.mse_loss
             loss = loss + c.pixel_weight * compare(reconstruction, images)
         if self.discriminator is not None:
-            loss = loss + c.adversarial_weight * self._adversarial_loss(reconstruction)
+            looks_real = self.discriminator(reconstruction)
+            loss = loss + c.adversarial_weight * generator_loss(c.adversarial, looks_real)
         return loss
 
     def patch_loss(self, images: Tensor, reconstruction: Tensor) -> Tensor:
@@ -201,14 +189,14 @@ class PatchCLAE(Method):
             ids = [self._sample(originals[layer - 1], images) for layer in c.layers]
             key = self._project(originals, ids)
         query = self._project(self.encoder(reconstruction, depth), ids)
-        if c.patch_loss == "mse":
-            losses = [(q - k).square().sum(-1) for q, k in zip(query, key, strict=True)]
-            return self._reduce(losses)
-        query = [F.normalize(rows.float(), dim=-1) for rows in query]
-        key = [F.normalize(rows.float(), dim=-1) for rows in key]
-        if c.patch_loss == "cosine":
-            losses = [(q - k).square().sum(-1) / 2 for q, k in zip(query, key, strict=True)]
-            return self._reduce(losses)
+        if c.patch_loss != "mse":
+            query = [F.normalize(rows.float(), dim=-1) for rows in query]
+            key = [F.normalize(rows.float(), dim=-1) for rows in key]
+        if c.patch_loss != "contrastive":
+            share = 1.0 if c.patch_loss == "mse" else 0.5
+            over_positions = torch.mean if c.reduction == "mean" else torch.sum
+            rows = [share * (q - k).square().sum(-1) for q, k in zip(query, key, strict=True)]
+            return torch.stack([over_positions(each, dim=1).mean() for each in rows]).sum()
         loss = patch_nce_loss(
             query,
             key,
@@ -224,19 +212,13 @@ class PatchCLAE(Method):
         """What the maps of the training images are at each place, if that is to be compared."""
         if self.normals is not None:
             self.eval()
-            self.normals.fit(self._maps(images) for images in train_normal)
+            window = self.config.map_smoothing
+            self.normals.fit(smooth(self._maps(images), window) for images in train_normal)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Dense distance of features, summed over layers (Eq. 5 to 7); images are fed clean."""
-        c = self.config
-        maps = self._maps(images)
-        if self.normals is not None and c.normal_margin is not None:
-            maps = (self.normals(maps).sum(1, keepdim=True) - c.normal_margin).clamp(min=0)
-        if c.mask_background:
-            maps = maps * foreground(images)
-        scores = score_images(maps, c.image_score, top_k=c.top_k, quantile=c.quantile)
-        return Prediction(scores, maps)
+        return as_prediction(self._maps(images), images, self.config, normals=self.normals)
 
     def _maps(self, images: Tensor) -> Tensor:
         """The paper's map; with ``normal_margin`` its parts: float32 ``(B, parts, H, W)``."""
@@ -256,16 +238,12 @@ class PatchCLAE(Method):
             parts += [distance] if isinstance(distance, Tensor) else distance
         if c.score != "patch":
             parts.append((images - reconstruction).abs().mean(dim=1, keepdim=True))
-        return smooth(torch.cat([part.float() for part in parts], dim=1), c.map_smoothing)
+        return torch.cat([part.float() for part in parts], dim=1)
 
     def _heads(self) -> Iterator[ProjectionHead]:
         for head in self.heads:
             assert isinstance(head, ProjectionHead)
             yield head
-
-    def _adversarial_loss(self, reconstruction: Tensor) -> Tensor:
-        assert self.discriminator is not None
-        return generator_loss(self.config.adversarial, self.discriminator(reconstruction))
 
     def _reconstruct(self, images: Tensor) -> Tensor:
         """Reconstruction of the corrupted images.
@@ -297,8 +275,3 @@ class PatchCLAE(Method):
             head(rows_at(features[layer - 1], chosen))
             for layer, head, chosen in zip(self.config.layers, self._heads(), ids, strict=True)
         ]
-
-    def _reduce(self, losses: list[Tensor]) -> Tensor:
-        """Rows' losses ``(B, S)`` per layer as :func:`patch_nce_loss` reduces its own."""
-        over_positions = torch.mean if self.config.reduction == "mean" else torch.sum
-        return torch.stack([over_positions(loss, dim=1).mean() for loss in losses]).sum()

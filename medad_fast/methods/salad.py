@@ -30,11 +30,11 @@ from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.parts.adversarial import Adversarial, discriminator_loss, generator_loss
 from medad_fast.methods.parts.latent_centre import LatentCentre, spread_loss, variation_kept
 from medad_fast.methods.parts.normals import NormalMaps, NormalTerms
-from medad_fast.methods.parts.optimization import adam, schedule
+from medad_fast.methods.parts.optimization import adam, parameters_of, schedule
 from medad_fast.methods.parts.pretexts import corrupt, quarter_turns
-from medad_fast.methods.parts.scoring import foreground, score_images, smooth
+from medad_fast.methods.parts.score import finish_maps, score_images, smooth
 from medad_fast.methods.salad_config import AFTER_WARMUP, TERMS, SALADConfig
-from medad_fast.nets.latent import (
+from medad_fast.nets.strided import (
     ImageDiscriminator,
     LatentDecoder,
     LatentDiscriminator,
@@ -56,9 +56,10 @@ class SALAD(Method):
     def __init__(self, config: SALADConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or SALADConfig()
-        shape = (c.image_size, c.channels, c.width, c.latent_dim, c.latent_side, c.norm)
-        self.encoder = LatentEncoder(*shape)
-        self.decoder = LatentDecoder(*shape)
+        self.encoder = LatentEncoder(
+            c.image_size, c.channels, c.width, c.latent_dim, c.latent_side, c.norm
+        )
+        self.decoder = LatentDecoder(self.encoder)
         size = self.encoder.latent_size
         self.rotation_head = nn.Linear(size, 4) if c.rotation_weight > 0 else None
         self.discriminator = (
@@ -70,32 +71,29 @@ class SALAD(Method):
             LatentDiscriminator(size) if c.latent_adversarial_weight > 0 else None
         )
         self.centre = LatentCentre(size, c.centre_margin)
-        self.normals = NormalMaps(2, c.image_size) if c.normal_margin is not None else None
+        self.normals = (
+            NormalMaps(2, c.image_size, c.normal_margin) if c.normal_margin is not None else None
+        )
         self.normal_terms = NormalTerms(len(TERMS))
         self.normal_errors = NormalTerms(2)
         self._batch: tuple[Tensor, Tensor, Tensor] | None = None
 
+    @property
+    def tunes(self) -> bool:
+        """Always: the score's terms are measured on held-out images."""
+        return True
+
     def stages(self) -> Iterator[Stage]:
         """A warm-up that finds the centre; then the discriminators move first on each batch."""
         c = self.config
-        optimizer = adam(c.learning_rate, c.betas, c.eps)
-        warmup = Update("warm-up", self._translators, self.warmup_loss, optimizer)
+        how = adam(c.learning_rate, c.betas, c.eps), schedule(c.schedule)
+        translators = parameters_of(self.encoder, self.decoder, self.rotation_head)
+        warmup = Update("warm-up", translators, self.warmup_loss, how[0])
         yield Stage("warm-up", (warmup,), epochs=c.warmup_epochs, batch_size=c.batch_size)
-        updates = [
-            Update(
-                "generator", self._translators, self.generator_loss, optimizer, schedule(c.schedule)
-            )
-        ]
-        judges = [net for net in (self.discriminator, self.latent_discriminator) if net is not None]
-        if judges:
-            discriminator = Update(
-                "discriminator",
-                lambda: [weight for net in judges for weight in net.parameters()],
-                self.discriminator_loss,
-                optimizer,
-                schedule(c.schedule),
-            )
-            updates.insert(0, discriminator)
+        updates = [Update("generator", translators, self.generator_loss, *how)]
+        judges = parameters_of(self.discriminator, self.latent_discriminator)
+        if judges():
+            updates.insert(0, Update("discriminator", judges, self.discriminator_loss, *how))
         yield Stage("translate", tuple(updates), epochs=c.epochs, batch_size=c.batch_size)
 
     def discriminator_loss(self, images: Tensor) -> Tensor:
@@ -149,7 +147,11 @@ class SALAD(Method):
         """
         self.eval()
         if self.normals is not None:
-            self.normals.fit(self._raw_errors(*self._there_and_back(x)[::2]) for x in train_normal)
+            window = self.config.map_smoothing
+            self.normals.fit(
+                smooth(self._raw_errors(images, self._there_and_back(images)[1]), window)
+                for images in train_normal
+            )
         held_out = validation_normal
         if sum(len(images) for images in held_out) < 2:
             held_out = train_normal
@@ -175,11 +177,6 @@ class SALAD(Method):
         """The score's terms by name, each ``(B)`` and before it is normalised."""
         terms = self._errors_and_terms(images)[1]
         return dict(zip(TERMS, terms.unbind(dim=1), strict=True))
-
-    def _translators(self) -> Iterator[nn.Parameter]:
-        for net in (self.encoder, self.decoder, self.rotation_head):
-            if net is not None:
-                yield from net.parameters()
 
     def _weighted(self, images: Tensor, *, warm: bool) -> Tensor:
         losses = self.losses(images)
@@ -225,10 +222,10 @@ class SALAD(Method):
         drawn = torch.randn_like(latent)
         return F.mse_loss(self.encoder(self.decoder(drawn)).float(), drawn)
 
-    def _there_and_back(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, codes, reconstructions."""
+    def _there_and_back(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and reconstructions."""
         latent = self.encoder(images)
-        return images, latent, self.decoder(latent)
+        return latent, self.decoder(latent)
 
     def _raw_errors(self, images: Tensor, reconstruction: Tensor) -> Tensor:
         """Absolute error and ``1 - SSIM`` of each pixel: float32 ``(B, 2, H, W)``."""
@@ -236,22 +233,14 @@ class SALAD(Method):
             images, reconstruction, data_range=DATA_RANGE, padding="same", reduction="none"
         )
         parts = [(images - reconstruction).abs(), 1 - similar]
-        errors = torch.cat([part.float().mean(dim=1, keepdim=True) for part in parts], dim=1)
-        return smooth(errors, self.config.map_smoothing)
+        return torch.cat([part.float().mean(dim=1, keepdim=True) for part in parts], dim=1)
 
     def _errors_and_terms(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Error maps ``(B, 2, H, W)`` and the terms of the score ``(B, 5)``, not normalised."""
-        c = self.config
-        _, latent, reconstruction = self._there_and_back(images)
+        latent, reconstruction = self._there_and_back(images)
         errors = self._raw_errors(images, reconstruction)
-        if self.normals is not None and c.normal_margin is not None:
-            errors = (self.normals(errors) - c.normal_margin).clamp(min=0)
-        if c.mask_background:
-            errors = errors * foreground(images)
-        terms = [
-            score_images(part, c.image_score, top_k=c.top_k, quantile=c.quantile)
-            for part in (errors[:, :1], errors[:, 1:])
-        ]
+        errors = finish_maps(errors, images, self.config, self.normals)
+        terms = [score_images(part, self.config) for part in (errors[:, :1], errors[:, 1:])]
         terms.append((self.encoder(reconstruction) - latent).square().mean(dim=1))
         terms.append((latent - self.centre()).square().mean(dim=1))
         terms.append(self._rotation_error(images))
@@ -271,7 +260,7 @@ class SALAD(Method):
         return torch.stack(errors).mean(dim=0)
 
     def _warn_of_collapse(self, train_normal: Iterable[Tensor], constant: Tensor) -> None:
-        share = variation_kept(self._there_and_back(images)[::2] for images in train_normal)
+        share = variation_kept((x, self._there_and_back(x)[1]) for x in train_normal)
         if share < LEAST_VARIATION:
             warnings.warn(
                 f"salad has collapsed: its reconstructions vary {share:.1%} as much as the images, "

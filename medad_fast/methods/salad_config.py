@@ -12,8 +12,8 @@ from medad_fast.methods.parts.adversarial import Adversarial
 from medad_fast.methods.parts.fields import Betas, Quantile, Share, Smoothing, TopK
 from medad_fast.methods.parts.optimization import Schedule
 from medad_fast.methods.parts.pretexts import Corruption
-from medad_fast.methods.parts.scoring import ImageScore
-from medad_fast.nets.latent import Norm
+from medad_fast.methods.parts.score import ImageScore
+from medad_fast.nets.strided import Norm
 from medad_fast.settings import Channels, ImageSize, checked, require, setting
 
 __all__ = ["AFTER_WARMUP", "LOSSES", "TERMS", "SALADConfig"]

@@ -1,4 +1,4 @@
-"""What a training will take, told after its first ten steps."""
+"""Time and memory that training will take, estimated after the first ten steps of a stage."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "Estimate", "Estimator"]
 
 STEPS = 10
-"""Steps of a stage that are timed; the first of them, which also warms up, does not count."""
+"""The first of them warms up and is not timed."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time and memory of one stage. What comes after it, other stages among it, is not covered."""
+    """Time and memory of one stage; later stages and the final fits are not included."""
 
     stage: str
     stage_number: int
@@ -34,7 +34,7 @@ class Estimate:
     seconds_per_step: float
     memory_bytes: int | None
     """Peak so far. GPU: all that torch allocated there, weights included. CPU: how far the
-    process grew since training began, so without the images; None where the system does not tell.
+    process grew since training began, so without the images; None where the system has no figure.
     """
     device: str
 
@@ -46,7 +46,7 @@ class Estimate:
 
 @dataclass
 class Estimator:
-    """A progress callback that tells an :class:`Estimate` after ten steps of each stage.
+    """A progress callback that gives an :class:`Estimate` after ten steps of each stage.
 
     Stages of ten steps or fewer are over by then and have none. Make one right before training:
     the memory is counted from there.

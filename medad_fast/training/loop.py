@@ -12,10 +12,9 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -215,7 +214,8 @@ class _Loop:
         for each in running:
             if step % each.update.every:
                 continue
-            with self._autocast():
+            half = self.precision != "float32"
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
                 loss = each.update.loss(batch)
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -232,11 +232,6 @@ class _Loop:
             each.total += value
             each.count += 1
             each.latest = {each.update.name: value}
-
-    def _autocast(self) -> Any:
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _write_line(self, stage: Stage, running: list[Running], epoch: int, done: int) -> None:
         losses = {each.update.name: each.total / each.count for each in running if each.count}

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from medad_fast.artifacts.fit_request import Request, check_request, digest_of, require_free
+from medad_fast.artifacts.fit_request import Request, check_request, require_free
 from medad_fast.artifacts.run import Run, load, save
 from medad_fast.data import hold_out_tuning, hold_out_validation, load_dataset, require_trainable
-from medad_fast.data.cohort import (
-    check_pixels_once,
-    file_sizes,
-    patient_numbers,
-    splits_of,
-    summary,
-)
-from medad_fast.data.dataset import Case, Dataset
-from medad_fast.data.pipeline import Pipeline, SliceSet, load_slices, resolve_modality
+from medad_fast.data.cohort import Cohort, FitData
+from medad_fast.data.dataset import first_of_pools
+from medad_fast.data.pipeline import Pipeline, resolve_modality
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
 from medad_fast.files import folder_lock
-from medad_fast.methods import config_class, create, tunes
-from medad_fast.methods.base import Method
+from medad_fast.methods import config_class, create
 from medad_fast.recipes import Recipe, load_recipe
 from medad_fast.recipes.published import for_run
 from medad_fast.settings import from_fields, to_fields
@@ -40,7 +32,6 @@ from medad_fast.training.thresholds import TARGET_FPR, check_target, choose
 
 __all__ = ["Interrupted", "fit"]
 
-FEWEST_SLICES = {"train": 2, "tuning": 1, "validation": 1}  # what the statistics below need
 BATCH = 16
 
 
@@ -77,8 +68,8 @@ def fit(
         preprocess: fields of ``PreprocessConfig``; they win over the recipe's.
         precision: ``bfloat16`` trains under autocast.
         target_fpr: share of normal images that may be called abnormal, above 0 and below 1; the
-            threshold for it is chosen on the normal validation images; where the method
-            :func:`medad_fast.methods.tunes` on half of the validation patients, on the other half.
+            threshold for it is chosen on the normal validation images; where the method ``tunes``
+            on half of the validation patients, on the other half.
         progress: called after each step.
         on_estimate: called once in each stage, after ten steps, with the time and memory that the
             rest of this stage will take.
@@ -107,49 +98,33 @@ def fit(
     dataset = load_dataset(data, loose_files_are="normal")
     require_trainable(dataset)
     dataset = hold_out_validation(dataset, seed=seed)
-    if tunes(method, settings):
-        dataset = hold_out_tuning(dataset, seed=seed)
     with folder_lock(folder):
         if (folder / "manifest.json").is_file():
             return _finished(folder, resume, place, method, seed)
         require_free(folder)
-        cases = dataset.select("train", "normal")
-        prepared = resolve_modality(prepared, cases)
-        pipeline = Pipeline(prepared)
-        training = _normal_images(dataset, "train", pipeline)
-        tuning = None  # where one patient is all there is for validation
-        if dataset.select("tuning", "normal"):
-            tuning = _normal_images(dataset, "tuning", pipeline)
-        validation = _normal_images(dataset, "validation", pipeline)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "weights"))
             model = create(method, **fields)
-        pool = _unlabeled_cases(model, dataset, recipe.unlabeled)
-        further = load_slices(pool, pipeline) if pool else None
-        unlabeled = None if further is None else further.images
-        seen = (
-            (cases, training),
-            (dataset.select("tuning", "normal"), tuning),
-            (dataset.select("validation", "normal"), validation),
-            (pool, further),
-        )
-        splits = splits_of(dataset, [(part, slices) for part, slices in seen if slices is not None])
-        check_pixels_once(splits)
+        if model.tunes:
+            dataset = hold_out_tuning(dataset, seed=seed)
+        pipeline = Pipeline(resolve_modality(prepared, dataset.select("train", "normal")))
+        pool = dataset.select("train", "unlabeled") if model.uses_unlabeled else ()
+        seen = FitData.load(dataset, pipeline, first_of_pools(pool, recipe.unlabeled))
         request = Request(
             method,
             to_fields(settings),
-            prepared.to_dict(),
+            pipeline.config.to_dict(),
             seed,
             max_steps,
             precision,
-            digest_of(training.images, unlabeled),
+            seen.digest(),
         )
         check_request(folder / "state", request, resume)
         with exact_arithmetic(place):
             train(
                 model,
-                training.images,
-                unlabeled,
+                seen.training.images,
+                seen.unlabeled.images,
                 seed=seed,
                 max_steps=max_steps,
                 device=place,
@@ -159,31 +134,21 @@ def fit(
                 log=folder / "log.jsonl",
                 progress=Estimator(on_estimate, place, progress) if on_estimate else progress,
             )
-            held_out = () if tuning is None else _Batches(tuning.images, place)
-            model.finish(_Batches(training.images, place), held_out)
+            model.finish(seen.training.batches(BATCH, place), seen.tuning.batches(BATCH, place))
         run = Run(
             path=folder,
             name=method,
             method=model,
             pipeline=pipeline,
             thresholds={},
-            baselines=Baselines.fit(training.images, file_sizes(cases, training)),
+            baselines=Baselines.fit(seen.training.images, seen.training.file_sizes()),
             seed=seed,
-            data=summary(training, tuning, validation, further),
-            splits=splits,
-            published=_published(recipe, method, model.config, prepared, max_steps),
+            data=seen.counts(),
+            splits=seen.splits,
+            published=_published(recipe, method, model.config, pipeline.config, max_steps),
         )
-        scored = run.score(validation.images)
-        run.thresholds.update(
-            choose(
-                scored.anomaly_score,
-                maps=scored.anomaly_map,
-                target_fpr=target_fpr,
-                volumes=validation.case.tolist(),
-                patients=patient_numbers(dataset.select("validation", "normal"), validation),
-            )
-        )
-        run = replace(run, training_outliers=_outliers(run, training, cases))
+        run.thresholds.update(_thresholds(run, seen.validation, target_fpr))
+        run = replace(run, training_outliers=_outliers(run, seen.training))
         save(run)
         shutil.rmtree(folder / "state")
     return load(folder, place)
@@ -234,46 +199,19 @@ def _finished(folder: Path, resume: bool, device: torch.device, method: str, see
     return run
 
 
-def _normal_images(dataset: Dataset, split: Any, pipeline: Pipeline) -> SliceSet:
-    slices = load_slices(dataset.select(split, "normal"), pipeline)
-    if len(slices.images) < FEWEST_SLICES[split]:
-        raise InputError(
-            f"{dataset.root} has {len(slices.images)} usable normal {split} slices, at least "
-            f"{FEWEST_SLICES[split]} are needed"
-        )
-    return slices
-
-
-def _unlabeled_cases(model: Method, dataset: Dataset, first: dict[str, int]) -> tuple[Case, ...]:
-    cases = dataset.select("train", "unlabeled") if model.uses_unlabeled else ()
-    return first_of_pools(cases, first)
-
-
-def first_of_pools(cases: tuple[Case, ...], first: dict[str, int]) -> tuple[Case, ...]:
-    """So many of each pool of a ``data.json`` as ``first`` says; other cases as they are."""
-    if not first or not any("pool" in case.groups for case in cases):
-        return cases
-    return tuple(
-        case
-        for pool, count in first.items()
-        for case in [case for case in cases if case.groups.get("pool") == pool][:count]
+def _thresholds(run: Run, validation: Cohort, target_fpr: float) -> dict[str, Any]:
+    scored = run.score(validation.images)
+    return choose(
+        scored.anomaly_score,
+        maps=scored.anomaly_map,
+        target_fpr=target_fpr,
+        volumes=validation.case.tolist(),
+        patients=validation.patients(),
     )
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Images in batches on a device, as often as they are iterated."""
-
-    images: Tensor
-    device: torch.device
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in torch.split(self.images, BATCH):
-            yield batch.to(self.device)
-
-
-def _outliers(run: Run, training: SliceSet, cases: tuple[Case, ...]) -> tuple[Outlier, ...]:
+def _outliers(run: Run, training: Cohort) -> tuple[Outlier, ...]:
     # Batch by batch: the maps of all training images need not fit into memory.
-    scores = [run.score(batch).anomaly_score for batch in torch.split(training.images, BATCH)]
-    names = [cases[case].name for case in training.case.tolist()]
-    return most_anomalous(torch.cat(scores), names, training.index.tolist())
+    scores = torch.cat([run.score(batch).anomaly_score for batch in training.batches(BATCH)])
+    names = [case.name for case in training.of_slices]
+    return most_anomalous(scores, names, training.index.tolist())

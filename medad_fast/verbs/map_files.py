@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.artifacts.overlay import colourise, overlay
+from medad_fast.artifacts.overlay import overlay
 from medad_fast.artifacts.scores import in_plane
 from medad_fast.data import Case, Image, write_map
 from medad_fast.data.geometry import Axis
-from medad_fast.dicom_out.mark import burn_in
-from medad_fast.dicom_out.origin import NOT_FOR_DIAGNOSIS, MapOrigin
-from medad_fast.dicom_out.source import dicom_source
-from medad_fast.dicom_out.writers import (
-    write_captures,
-    write_parametric_map,
-    write_segmentation,
-)
+from medad_fast.dicom_out.origin import MapOrigin
+from medad_fast.dicom_out.writers import write_results
 from medad_fast.errors import InputError
 from medad_fast.files import atomic_write
 
@@ -62,7 +54,8 @@ class Results:
             DeviceError: the disk is full or not writable.
         """
         if self.dicom and image.provenance.reader == "dicom":
-            self._write_dicom(case, image, maps)
+            folder = self._place(f"dicom/{case.name}")
+            write_results(folder, image, case.files, maps, self.origin)
             self.dicom_sources += 1
         written = write_map(self._place(f"maps/{case.name}"), maps, image)
         if self.overlays:
@@ -87,47 +80,6 @@ class Results:
             pixels = overlay(shown[place], sliced[place], low=low, high=high)
             with atomic_write(self._place(name)) as temporary:
                 Picture.fromarray(pixels).save(temporary)
-
-    def _write_dicom(self, case: Case, image: Image, maps: NDArray[np.float32]) -> None:
-        folder = self._place(f"dicom/{case.name}")
-        shutil.rmtree(folder, ignore_errors=True)
-        source = dicom_source(image, case.files)
-        stored = source.as_stored(maps)
-        try:
-            if source.placed:
-                write_parametric_map(folder / "map.dcm", stored, source, self.origin)
-            low, high = self.origin.low, self.origin.high
-            shown = np.stack([colourise(each, low=low, high=high) for each in stored])
-            write_segmentation(folder, shown, source, self.origin)
-            pictures = self._captures(source.as_stored(image.pixels), stored)
-            write_captures(folder, pictures, source, self.origin)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-
-    def _captures(self, pixels: NDArray[Any], maps: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
-        """Overlays in stored order, all frames of an image on one grey scale, marked."""
-        origin = self.origin
-        small = (
-            f"{origin.method}, run {origin.run[:12]}, medad_fast {origin.version}, "
-            f"map {origin.low:.3g} to {origin.high:.3g} (no unit)"
-        )
-        darkest, brightest = (float(np.percentile(pixels, share)) for share in (0.5, 99.5))
-        return [
-            burn_in(
-                overlay(
-                    each,
-                    anomaly_map,
-                    low=origin.low,
-                    high=origin.high,
-                    darkest=darkest,
-                    brightest=brightest,
-                ),
-                NOT_FOR_DIAGNOSIS,
-                small,
-            )
-            for each, anomaly_map in zip(pixels, maps, strict=True)
-        ]
 
     def _place(self, name: str) -> Path:
         """Where a result goes; a name from a manifest must not lead out of the folder."""

@@ -26,9 +26,9 @@ from medad_fast.artifacts.scores import (
 )
 from medad_fast.artifacts.versions import own_version, versions
 from medad_fast.data import Case, Dataset, Image, Split, load_dataset, read_mask
-from medad_fast.data.leakage import check_unseen, known_pixels, pixel_digests
-from medad_fast.data.load import manifest_of
-from medad_fast.data.patient_names import PatientNames
+from medad_fast.data.cohort import check_unseen, known_pixels, pixel_digests
+from medad_fast.data.dataset import PatientNames
+from medad_fast.data.layouts import manifest_of
 from medad_fast.dicom_out.origin import MapOrigin
 from medad_fast.dicom_out.writers import require_highdicom
 from medad_fast.errors import DeviceError, InputError

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from bench.quality import __main__ as cli
-from bench.quality import page, plan, sets, tables
+from bench.quality import page, plan, simulated, tables
 from bench.quality.ablations import ABLATIONS, Ablation, Outcome, ablation_fits, outcomes
 from bench.quality.plan import Fit, Variant
 from bench.quality.pooled import Pooled, difference, pool
-from bench.quality.record import core_seconds, load_records, over_budget
+from bench.quality.record import core_seconds, held, load_records, over_budget
 from bench.quality.simulated import SETS
 from python_tests.bench.quality_fits import fit_of
 
@@ -182,7 +182,7 @@ def test_a_set_is_built_once_and_known_by_its_pictures(run):
     folder, *_ = run
     (built,) = (folder / "work" / "data").iterdir()
     record = load_records(folder / "results")[0]
-    assert record["data"] == sets.content_digest(built)
+    assert record["data"] == simulated.content_digest(built)
     counts = {"train": 10, "validation": 3, "test": 6, "unlabeled": 6}
     changed = (built / "simulation.json").stat().st_mtime_ns
     assert SETS["oct"].build(folder / "work" / "data", 0, counts=counts) == built
@@ -228,13 +228,54 @@ def test_the_page_counts_records_of_the_present_code_only(run):
     stale = page.page([record])
     assert "0 of" in stale
     assert "1 further records" in stale
+    assert "| not fitted yet |" in page.readme_part([record])
     text = page.page([record, current(record, fit_of())])
+    assert "stale" not in text.partition("## Brain")[2]
     assert "1 of" in text
     row = next(line for line in text.splitlines() if line.startswith("| `autoencoder` (base"))
     value = record["metrics"]["image"]["auroc"]["value"]
     assert f"{value:.2f} (" in row
     for each in SETS.values():
         assert f"## {each.title}" in text
+
+
+def test_a_record_of_earlier_code_is_shown_and_marked_as_stale(run):
+    folder, *_ = run
+    (record,) = load_records(folder / "results")
+    value = record["metrics"]["image"]["auroc"]["value"]
+    made = current(record, fit_of("salad"))
+    older = current(record, fit_of()) | {"key": "0", "source": "0", "date": "2020-01-01"}
+    old = older | {"key": "1", "date": "2020-01-02", "parameters": 12_340_000}
+    rekeyed = current(record, fit_of("ddad")) | {"rekeyed": [{"from": "2"}]}
+    text = page.page([old, older, made, rekeyed])
+    assert "2 of 28 pairs of method and set have records of the present code. 1 have stale" in text
+    assert "1 records were made by earlier code that was proven to give the same." in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| `autoencoder` (base")]
+    assert f"| 1, stale | {value:.2f} (" in row
+    assert "12.34 M" in row
+    assert "| pca16 (trivial) | 1, some stale |" in text
+    assert "| `autoencoder` (stale) |" in text
+    assert "| `salad` |" in text
+    readme = page.readme_part([old, made])
+    assert readme.count(", stale |") == 1
+    assert page.page([old, current(record, fit_of())]).count("1, stale") == 0
+    other = old | {"config": old["config"] | {"width": 999}}
+    assert "12.34 M" not in page.page([other])
+
+
+def test_an_ablation_of_earlier_code_is_shown_and_marked_as_stale():
+    ablation = ABLATIONS[0]
+    worse, better = (Fit(SETS[ablation.set], 0, variant) for variant in ablation.variants)
+    abnormal = [i % 2 == 1 for i in range(40)]
+    noise = np.random.default_rng(1).normal(0, 1, 40)
+    usual = {"date": "2020-01-01", "hours": None}
+    high = scored((noise + 3 * np.array(abnormal)).tolist(), abnormal)
+    records = [
+        scored(noise.tolist(), abnormal) | worse.identity() | usual | {"key": worse.key},
+        high | better.identity() | usual | {"key": "0", "source": "0"},
+    ]
+    first, *_ = outcomes(held(records, [worse, better]), 1)
+    assert first.verdict == "as published (stale)"
 
 
 def test_a_method_of_the_modality_is_judged_by_its_interval(run):

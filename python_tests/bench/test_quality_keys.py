@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import pytest
-
-from bench.quality import plan, source
+from bench.quality import plan
 from bench.quality.plan import BUDGET_SECONDS, Fit
 from bench.quality.simulated import SETS
 from medad_fast.methods import config_class, list_methods
@@ -15,64 +13,6 @@ from medad_fast.recipes import load_recipe
 from python_tests.bench.quality_fits import fit_of
 
 COUNTS = {"train": 8, "validation": 2, "test": 3, "unlabeled": 0}
-
-
-def test_comments_docstrings_and_layout_change_no_digest():
-    plain = source.normalised("def f(x):\n    return x + 1\nclass A:\n    x: int = 3\n")
-    wordy = '"""Says."""\ndef f( x ):\n    """Adds."""\n    # why\n    return (x\n        + 1)\n'
-    wordy += 'class A:\n    x: int = 3\n    """An attribute."""\n'
-    assert source.normalised(wordy) == plain
-    assert source.normalised("def f(x):\n    return x + 2\n") != plain
-    assert source.normalised('def f():\n    """Only this."""\n').endswith("pass")
-
-
-def test_a_methods_code_is_followed_to_its_nets_and_ops_and_no_further():
-    modules = source.modules_of(["medad_fast.methods.patchcl_ae"])
-    assert "medad_fast.nets.discriminator" in modules
-    assert "medad_fast.ops.patch_nce_loss" in modules
-    assert "medad_fast.methods.parts.scoring" in modules
-    assert not [name for name in modules if name.startswith(("medad_fast.data", "medad_fast.cli"))]
-    assert "medad_fast.methods" not in modules  # the list of methods: others may join it
-    kernels = [path.name for path in source._kernels("medad_fast.ops.patch_nce_loss")]
-    assert kernels == ["patch_nce_loss.h", "patch_nce_loss.cpp", "patch_nce_loss_cpu.cpp"]
-    assert source._plain("int a; // why\n /* and\n so */ int  b;") == "int a; int b;"
-
-
-@pytest.mark.parametrize("method", list_methods())
-def test_every_methods_own_files_are_in_its_digest(method, monkeypatch):
-    from medad_fast.methods import PLACES
-
-    followed = []
-    plan.source_of.cache_clear()
-    monkeypatch.setattr(plan, "digest", lambda modules: followed.extend(modules) or "digest")
-    plan.source_of(method, "oct")
-    plan.source_of.cache_clear()
-    assert f"medad_fast.methods.{PLACES[method][0]}" in followed
-    assert config_class(method).__module__ in followed
-    assert "medad_fast.training.loop" in followed
-    assert "bench.quality.sets.oct_lesions" in followed
-    assert "bench.quality.sets.chest" not in followed
-
-
-def test_another_line_of_code_is_another_key(monkeypatch):
-    before = fit_of().key
-    digest = source.digest(source.modules_of(["medad_fast.methods.autoencoder"]))
-    plan.source_of.cache_clear()
-    text = source._text("medad_fast.methods.autoencoder")
-    changed = text.replace("error.square()", "error.abs()")
-    assert changed != text
-    monkeypatch.setattr(
-        source,
-        "_text",
-        lambda name, original=source._text: (
-            changed if name == "medad_fast.methods.autoencoder" else original(name)
-        ),
-    )
-    assert source.digest(source.modules_of(["medad_fast.methods.autoencoder"])) != digest
-    assert fit_of().key != before
-    monkeypatch.undo()
-    plan.source_of.cache_clear()
-    assert fit_of().key == before
 
 
 def test_each_thing_that_matters_changes_the_key():
@@ -135,3 +75,27 @@ def test_the_plan_is_seed_by_seed_and_each_fit_once():
 def test_a_fit_is_plain_data():
     assert dataclasses.is_dataclass(Fit)
     json.dumps(fit_of().identity())
+
+
+def test_other_code_is_another_key_and_a_record_of_it_is_of_the_same_fit(monkeypatch):
+    fit = fit_of()
+    before, record = fit.key, json.loads(json.dumps({**fit.identity(), "hours": None}))
+    monkeypatch.setattr(plan, "source_of", lambda method, name: "another")
+    assert fit.key != before
+    assert fit.made(record)
+    assert not fit_of(seed=1).made(record)
+    assert not fit_of(hours=1.0).made(record)
+    assert not fit.made({**record, "preprocess": {}})
+    assert not fit.made({**record, "subjects": {"test": 3}})
+    assert not fit.made({**record, "config": {**record["config"], "width": 999}})
+
+
+def test_settings_that_are_new_must_have_their_defaults():
+    fit = fit_of("salad")
+    record = json.loads(json.dumps({**fit.identity(), "hours": None}))
+    default = config_class("salad")()
+    for name in record["config"]:
+        config = {other: value for other, value in record["config"].items() if other != name}
+        usual = json.loads(json.dumps(getattr(default, name))) == record["config"][name]
+        assert fit.made({**record, "config": config}) == usual
+    assert not fit.made({**record, "config": {**record["config"], "gone": 1}})

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from medad_fast.data.quiet import quiet
+from medad_fast.data.formats import quiet
 from python_tests.dicom_out.sources import grey, write_source
 
 DEMANDED = (

@@ -18,7 +18,7 @@ from medad_fast.data.formats.nifti import write_nifti
 from medad_fast.files import read_tensors
 from medad_fast.methods import list_methods
 from python_tests.data.files import write_dicom, write_png
-from python_tests.methods.small import SMALL, discs
+from python_tests.methods.small import SLOW_LEARNERS, SMALL, discs
 
 KINDS = ("png", "dicom", "nifti")
 SIDE = 40
@@ -30,8 +30,6 @@ PARTS = {
     "test/abnormal": 5,
 }
 ABNORMAL = {"train/unlabeled": 8, "test/abnormal": 5}
-SLOW_LEARNERS = {"cradl", "ddad"}
-"""Twelve steps teach them nothing; that they score lesions higher, the contract test shows."""
 LESION = slice(14, 26)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from medad_fast.data import Case, Image, Provenance, image_of_array, read
+from medad_fast.data import Case, Image, Provenance, image_of_array
 from medad_fast.data.formats.nifti import write_nifti
 from medad_fast.data.geometry import geometry_of, slice_spacing_mm
-from medad_fast.data.pipeline import Pipeline, load_slices, resolve_modality
+from medad_fast.data.pipeline import Pipeline, resolve_modality
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
 
@@ -186,38 +186,10 @@ def test_an_array_goes_through_the_same_steps():
     assert _pipeline()(image_of_array(pixels)).images.shape == (3, 1, 16, 16)
 
 
-def _cases(folder: Path) -> list[Case]:
-    cases = []
-    for k in range(3):
-        voxels = np.zeros((8, 8, 3), np.float32)
-        voxels[..., : k + 1] = 1 + np.random.default_rng(k).random((8, 8, k + 1))
-        path = folder / f"{k}.nii.gz"
-        write_nifti(path, voxels, np.eye(4))
-        cases.append(Case((path,), path.name, "normal", "train", str(k)))
-    return cases
-
-
-def test_loading_keeps_track_of_cases_and_places(tmp_path):
-    seen: list[tuple[int, int]] = []
-    loaded = load_slices(_cases(tmp_path), _pipeline(), progress=lambda *at: seen.append(at))
-    assert loaded.case.tolist() == [0, 1, 1, 2, 2, 2]
-    assert loaded.index.tolist() == [0, 0, 1, 0, 1, 2]
-    assert loaded.images.shape == (6, 1, 16, 16)
-    assert loaded.skipped == 3
-    assert seen == [(1, 3), (2, 3), (3, 3)]
-    alone = _pipeline()(read(tmp_path / "1.nii.gz")).images
-    assert torch.equal(loaded.images[1:3], alone)
-
-
-def test_loading_nothing_but_background_is_refused(tmp_path):
-    write_nifti(tmp_path / "a.nii.gz", np.zeros((8, 8, 3), np.float32), np.eye(4))
-    case = Case((tmp_path / "a.nii.gz",), "a", "normal", "train", "a")
-    with pytest.raises(InputError, match="3 were skipped"):
-        load_slices([case], _pipeline())
-
-
 def test_the_modality_of_a_run_is_that_of_its_files(tmp_path):
-    assert resolve_modality(PreprocessConfig(), _cases(tmp_path)).modality == "auto"
+    write_nifti(tmp_path / "a.nii", np.ones((8, 8, 3), np.float32), np.eye(4))
+    untold = Case((tmp_path / "a.nii",), "a.nii", "normal", "train", "a")
+    assert resolve_modality(PreprocessConfig(), [untold]).modality == "auto"
     from python_tests.data.files import write_dicom
 
     path = write_dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.uint8), Modality="DX")

@@ -22,8 +22,8 @@ from medad_fast.artifacts.run import Run
 from medad_fast.artifacts.scores import read_scores
 from medad_fast.cli.main import main
 from medad_fast.data import read
+from medad_fast.data.formats import quiet
 from medad_fast.data.pipeline import Pipeline
-from medad_fast.data.quiet import quiet
 from medad_fast.dicom_out.origin import NOT_FOR_DIAGNOSIS
 from medad_fast.dicom_out.source import IDENTITY_TAGS
 from medad_fast.errors import InputError

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from medad_fast.methods import create
+from medad_fast.methods import PLACES, create, list_methods
 from medad_fast.methods.base import Method
 
-SMALL: dict[str, dict[str, Any]] = {
-    "patchcl-ae": {"width": 4, "units": 1, "projection_dim": 8, "patches": 32, "batch_size": 4},
-    "ddad": {
-        "width": 4,
-        "members": 2,
-        "hidden_dim": 32,
-        "batch_size": 4,
-        "refinement_width": 8,
-        "refinement_batch_size": 4,
-        "refinement_epochs": 10,
-        "refinement_learning_rate": 0.003,
-    },
-    "cradl": {"width": 4, "latent_dim": 64, "batch_size": 8},
-    "salad": {"width": 4, "latent_dim": 16, "warmup_epochs": 2, "batch_size": 4},
-    "anatpaste": {"width": 4, "projection_dim": 8, "epoch_steps": None, "batch_size": 4},
-    "autoencoder": {"width": 4, "units": 1, "batch_size": 4},
-    "patch-knn": {"width": 8, "weights": "random", "layers": (1,), "bank_size": 512},
-}
 
-# Where the contract's lesion needs other settings.
-LESION: dict[str, dict[str, Any]] = {
-    # Discs differ too little for foreign patches to teach the refinement anything.
-    "ddad": {"score": "A_rec"},
-    # Positions of ResNet-18 see 43 pixels or more around them, and 80 steps are too few for the
-    # density of its embeddings.
-    "anatpaste": {
-        "image_size": 64,
-        "map_layers": (1,),
-        "optimizer": "adam",
-        "image_score": "topk",
-    },
-}
+def told(name: str, constant: str, default: Any) -> Any:
+    """What a method's own folder of tests says of it."""
+    module = f"python_tests.methods.{PLACES[name][0]}.settings"
+    return getattr(importlib.import_module(module), constant, default)
+
+
+SMALL: dict[str, dict[str, Any]] = {name: told(name, "SMALL", {}) for name in list_methods()}
+"""Settings with which a method trains in a test; one without is tested at its full size."""
+LESION: dict[str, dict[str, Any]] = {name: told(name, "LESION", {}) for name in list_methods()}
+"""Further ones, where the lesion of the contract needs them."""
+SLOW_LEARNERS = {name for name in list_methods() if told(name, "SLOW_LEARNER", False)}
+"""Twelve steps teach them nothing; that they score lesions higher, the contract shows."""
 
 
 def small(name: str, *, seed: int = 0, image_size: int = 32, **overrides: Any) -> Method:

@@ -6,6 +6,7 @@ import gzip
 import importlib
 import math
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -13,19 +14,20 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.data.formats import Format, ReadOptions
 from medad_fast.data.geometry import Axis, geometry_of, nearest_axis, slice_spacing_mm
 from medad_fast.data.image import Image, Provenance
 from medad_fast.data.limits import MAX_HEADER_BYTES, check_size, naming, regular_file_size
 from medad_fast.errors import InputError, LimitError
 from medad_fast.files import atomic_write
 
-__all__ = ["NIFTI_SUFFIXES", "read_nifti", "read_nifti_image", "write_nifti"]
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+__all__ = ["FORMAT", "read_nifti", "write_nifti"]
 
 _HEADER_BYTES = {348: 352, 540: 544}
 """Size of the header of NIfTI-1 and -2, and where its pixels start at the earliest."""
 
+_STARTS = tuple(size.to_bytes(4, order) for size in _HEADER_BYTES for order in ("little", "big"))
+_GZIP = b"\x1f\x8b"
 _CHUNK_BYTES = 2**22
 
 _REAL_TYPES = frozenset((2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280))
@@ -49,19 +51,25 @@ class _Layout:
     affine: NDArray[np.float64]
 
 
-def read_nifti_image(path: Path, *, volume: int | None = None) -> Image:
-    """Read a NIfTI-1 or -2 volume as axial slices of float32; a single slice in its own plane.
+def _sniff(path: Path, start: bytes) -> bool:
+    if not start.startswith(_GZIP):
+        return start.startswith(_STARTS)
+    try:
+        with gzip.open(path) as file:
+            return file.read(4) in _STARTS
+    except (OSError, EOFError, zlib.error):
+        return False
 
-    Args:
-        path: the file.
-        volume: which one of a file with a fourth axis, from 0.
+
+def _read_image(path: Path, options: ReadOptions) -> Image:
+    """Read a NIfTI-1 or -2 volume as axial slices of float32; a single slice in its own plane.
 
     Raises:
         InputError: not a NIfTI file, damaged, of a kind that is not read (see
-            ``docs/reading.md``), or of several volumes and ``volume`` does not say which.
+            ``docs/reading.md``), or of several volumes and ``options`` does not say which.
         LimitError: larger than the stated limits.
     """
-    voxels, layout = _read(path, volume)
+    voxels, layout = _read(path, options.volume)
     geometry = geometry_of(layout.affine, _plane_of(layout))
     return Image(
         pixels=geometry.to_slices(voxels),
@@ -87,7 +95,7 @@ def read_nifti(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Voxels ``(X, Y, Z)`` in the order of the file, and its voxel-to-millimetre matrix.
 
     Raises:
-        InputError: as :func:`read_nifti_image`.
+        InputError: not a NIfTI file, damaged, of several volumes, or of a kind that is not read.
         LimitError: larger than the stated limits.
     """
     voxels, layout = _read(path, None)
@@ -115,7 +123,7 @@ def _nibabel() -> Any:
 def _read(path: Path, chosen: int | None) -> tuple[NDArray[np.float32], _Layout]:
     size = regular_file_size(path)
     with naming(path, "a NIfTI volume"), path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
+        zipped = file.read(2) == _GZIP
         file.seek(0)
         # Decompressed piece by piece: the header decides how much of it is wanted.
         stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if zipped else file
@@ -180,14 +188,16 @@ def _checked_shape(path: Path, dim: list[int]) -> tuple[int, int, int, int]:
 
 
 def _chosen(path: Path, layout: _Layout, chosen: int | None) -> int:
-    if chosen is None and layout.volumes > 1:
+    if layout.volumes == 1:
+        return 0
+    if chosen is None:
         raise InputError(
             f"{path}: holds {layout.volumes} volumes; choose one, from 0, with the preprocess "
             "setting volume"
         )
-    if chosen is not None and layout.volumes > 1 and not 0 <= chosen < layout.volumes:
+    if not 0 <= chosen < layout.volumes:
         raise InputError(f"{path}: has no volume {chosen}, only 0 to {layout.volumes - 1}")
-    return 0 if layout.volumes == 1 or chosen is None else chosen
+    return chosen
 
 
 def _affine(path: Path, header: Any) -> NDArray[np.float64]:
@@ -246,3 +256,15 @@ def _scaled(path: Path, raw: NDArray[Any], layout: _Layout) -> NDArray[np.float3
             "too large for float32"
         )
     return values
+
+
+FORMAT = Format(
+    name="nifti",
+    kinds=("NIfTI",),
+    suffixes=(".nii", ".nii.gz"),
+    sniff=_sniff,
+    read=_read_image,
+    trusts_suffix=True,
+    packages=("nibabel",),
+    loggers=("nibabel",),
+)

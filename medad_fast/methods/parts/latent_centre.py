@@ -1,7 +1,7 @@
-"""The place that the codes of normal images are pulled to, and what keeps the pull from winning.
+"""The centre that codes of normal images are pulled to, and the guards against a collapse.
 
 A network that may choose its centre, or whose centre is the code that zero weights give, lowers a
-centre loss by giving every image the same code. Three things stand against it: the centre is the
+centre loss by giving every image the same code. Three things prevent that: the centre is the
 mean of what the network gave before the pull began, its entries keep a distance from zero, and a
 hinge asks the codes of a batch to differ. Source of the first two: Ruff et al., "Deep one-class
 classification", ICML 2018, and its code; of the hinge: Bardes et al., "VICReg", ICLR 2022.
@@ -73,14 +73,13 @@ def variation_kept(batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         Root of the ratio of the variances over images, summed over pixels; 1 where the images
         themselves do not vary.
     """
-    sums: list[Tensor] = []
-    squares, count = torch.zeros(2, dtype=torch.float64), 0
+    total = squares = torch.zeros((), dtype=torch.float64)
+    count = 0
     for pair in batches:
         both = torch.stack(pair).double()
-        total = both.sum(dim=1)
-        sums = [total if not sums else sums[0] + total]
+        total = total + both.sum(dim=1)
         squares = squares + both.square().flatten(1).sum(dim=1).cpu()
         count += both.shape[1]
-    variance = squares - sums[0].square().flatten(1).sum(dim=1).cpu() / count
+    variance = squares - total.square().flatten(1).sum(dim=1).cpu() / count
     images, reconstructions = variance.clamp(min=0).tolist()
     return 1.0 if images <= ROUNDING * squares[0] else math.sqrt(reconstructions / images)

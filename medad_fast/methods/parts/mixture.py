@@ -106,24 +106,14 @@ def choose_mixture(
 
 
 @torch.no_grad()
-def fit_mixture(
-    rows: Tensor,
-    components: int,
-    *,
-    floor: float = 1e-5,
-    shrinkage: float = 0.0,
-    squared: bool = False,
-    seed: int = 0,
-) -> Mixture:
+def fit_mixture(rows: Tensor, components: int, *, seed: int = 0, **options: Any) -> Mixture:
     """Fit ``components`` Gaussians to rows ``(N, d)``, the same for the same ``seed``.
 
     Args:
         rows: float64, standardised: the starting means suppose it.
         components: at least 1.
-        floor: added to the variances of each component, so that few rows give a density.
-        shrinkage: 0 to 1, from the fitted covariance to that of a ball of the same total variance.
-        squared: as the released code computes covariances, see above.
         seed: of the starting means.
+        **options: those of :func:`expectation_maximisation`.
     """
     generator = torch.Generator().manual_seed(seed)
     features = rows.shape[1]
@@ -132,9 +122,7 @@ def fit_mixture(
     equal = torch.full((components,), 1.0 / components, dtype=torch.float64)
     mixture = Mixture(equal.to(rows.device), means.to(rows.device), unit.to(rows.device))
     for fixed in (True, False):
-        mixture = expectation_maximisation(
-            rows, mixture, floor=floor, shrinkage=shrinkage, squared=squared, fixed=fixed
-        )
+        mixture = expectation_maximisation(rows, mixture, fixed=fixed, **options)
     return mixture
 
 
@@ -152,7 +140,15 @@ def expectation_maximisation(
 ) -> Mixture:
     """Improve a mixture until the mean log-likelihood of the rows moves by less than ``tolerance``.
 
-    ``fixed`` leaves the covariances as they are; the rest is as for :func:`fit_mixture`.
+    Args:
+        rows: ``(N, d)`` float64.
+        mixture: where to start.
+        floor: added to the variances of each component, so that few rows give a density.
+        shrinkage: 0 to 1, from the fitted covariance to that of a ball of the same total variance.
+        squared: as the released code computes covariances, see above.
+        fixed: leave the covariances as they are.
+        iterations: at most.
+        tolerance: see above.
     """
     before = -math.inf
     for _ in range(iterations):

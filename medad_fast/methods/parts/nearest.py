@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from medad_fast.errors import CheckpointError
+from medad_fast.methods.base import RowBank
 
 __all__ = ["NearestNormals", "Selection", "farthest_first"]
 
@@ -20,7 +20,7 @@ CANDIDATES = 8  # times the bank's size: rows that a coreset is chosen from
 PROJECTED = 128  # dimensions in which a coreset is chosen, PatchCore
 
 
-class NearestNormals(nn.Module):
+class NearestNormals(RowBank):
     """Euclidean distance to the nearest rows of a bank; until :meth:`fit` has run, to the origin.
 
     Candidates are found by a matrix product on centred rows, and compared by subtraction: the
@@ -34,6 +34,7 @@ class NearestNormals(nn.Module):
         neighbours: over how many nearest rows the distance is the mean.
     """
 
+    rows = "bank"
     bank: Tensor
 
     def __init__(
@@ -69,18 +70,6 @@ class NearestNormals(nn.Module):
                 chosen = farthest_first(candidates, self.size, generator)
             candidates = candidates[chosen.to(candidates.device)]
         self.bank = candidates.to(self.bank.device).contiguous()
-
-    def make_room(self, bank: Tensor) -> None:
-        """Have as many rows as a state that is about to be loaded.
-
-        Raises:
-            CheckpointError: a bank of other dimensions, or an empty one.
-        """
-        if bank.dim() != 2 or len(bank) < 1 or bank.shape[1] != self.bank.shape[1]:
-            raise CheckpointError(
-                f"a bank of (N, {self.bank.shape[1]}) expected, got {tuple(bank.shape)}"
-            )
-        self.bank = self.bank.new_zeros(bank.shape)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows ``(n, D)`` to distances ``(n)``, float32."""

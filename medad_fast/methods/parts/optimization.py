@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-__all__ = ["Schedule", "adam", "schedule", "sgd"]
+__all__ = ["Schedule", "adam", "parameters_of", "schedule", "sgd"]
 
 Schedule = Literal["constant", "linear", "cosine", "warmup_cosine", "steps"]
 
@@ -28,6 +28,11 @@ FACTORS: dict[str, Callable[[float], float]] = {
     "warmup_cosine": lambda done: min(done / WARMUP, _cosine((done - WARMUP) / (1.0 - WARMUP))),
     "steps": lambda done: 0.1 ** int(3.0 * done),
 }
+
+
+def parameters_of(*nets: nn.Module | None) -> Callable[[], list[nn.Parameter]]:
+    """The parameters of those nets that there are, for an update."""
+    return lambda: [each for net in nets if net is not None for each in net.parameters()]
 
 
 def adam(

@@ -29,6 +29,7 @@ __all__ = ["anatomical_paste", "find_lungs", "jitter", "paste_patch", "paste_sca
 PAPER_SIZE = 256
 BLACK = -1.0
 WHOLE_PATCH = 2  # the code of "patch" in medad_fast.ops' shapes
+PATCH = ("width", "height", "source_corner", "brightness", "contrast", "jitter_order", "black")
 LUMA = (0.299, 0.587, 0.114)
 SCAR_WIDTH, SCAR_HEIGHT, SCAR_DEGREES = (2.0, 16.0), (10.0, 25.0), (-45.0, 45.0)
 PATCH_JITTER = 0.1
@@ -72,24 +73,18 @@ def jitter(images: Tensor, strength: float) -> Tensor:
     if strength == 0:
         return images
     batch, (height, width) = len(images), images.shape[-2:]
-
-    def whole(*value: int) -> Tensor:
-        return torch.tensor(value).expand(batch, -1).squeeze(1)
-
     params = AnatomyPasteParams(
-        width=whole(width),
-        height=whole(height),
-        source_corner=whole(0, 0),
-        centre=whole(height // 2, width // 2),
-        shape=whole(WHOLE_PATCH),
-        sigma=torch.zeros(batch),
-        opacity=torch.ones(batch),
+        width=torch.full((batch,), width),
+        height=torch.full((batch,), height),
+        source_corner=torch.zeros(batch, 2, dtype=torch.int64),
+        centre=torch.tensor([height // 2, width // 2]).expand(batch, 2),
         brightness=_uniform(batch, 1 - strength, 1 + strength),
         contrast=_uniform(batch, 1 - strength, 1 + strength),
         jitter_order=torch.randint(2, (batch,)),
         black=torch.full((batch,), BLACK),
+        **_hard_edges(batch),
     )
-    return anatomy_paste(images, None, params.to(images.device)).images.clamp_(-1, 1)
+    return _paste(images, None, params)
 
 
 def anatomical_paste(images: Tensor, masks: Tensor | None) -> Tensor:
@@ -100,24 +95,12 @@ def anatomical_paste(images: Tensor, masks: Tensor | None) -> Tensor:
         masks: ``(B, H, W)`` bool: where the anatomy is; None: everywhere.
     """
     batch, size = len(images), (images.shape[-2], images.shape[-1])
-    drawn = AnatomyPasteParams.sample(batch, size, black=BLACK)
+    params = AnatomyPasteParams.sample(batch, size, black=BLACK)
     scale = math.sqrt(size[0] * size[1]) / PAPER_SIZE
-    params = AnatomyPasteParams(
-        width=drawn.width,
-        height=drawn.height,
-        source_corner=drawn.source_corner,
-        centre_rank=drawn.centre_rank,
-        fallback_centre=drawn.fallback_centre,
-        shape=drawn.shape,
-        margin=(drawn.margin * scale).round().long(),
-        sigma=drawn.sigma * scale,
-        opacity=drawn.opacity,
-        brightness=drawn.brightness,
-        contrast=drawn.contrast,
-        jitter_order=drawn.jitter_order,
-        black=drawn.black,
-    )
-    return anatomy_paste(images, masks, params.to(images.device)).images.clamp_(-1, 1)
+    # The attributes are views of the parameters.
+    params.margin.copy_((params.margin * scale).round())
+    params.sigma.mul_(scale)
+    return _paste(images, masks, params)
 
 
 def paste_patch(images: Tensor) -> Tensor:
@@ -127,19 +110,11 @@ def paste_patch(images: Tensor) -> Tensor:
     room = torch.stack([height - drawn.height, width - drawn.width], dim=1)
     corner = (torch.rand(batch, 2, dtype=torch.float64) * room).long()
     params = AnatomyPasteParams(
-        width=drawn.width,
-        height=drawn.height,
-        source_corner=drawn.source_corner,
+        **{name: getattr(drawn, name) for name in PATCH},
         centre=corner + torch.stack([drawn.height, drawn.width], dim=1) // 2,
-        shape=torch.full((batch,), WHOLE_PATCH),
-        sigma=torch.zeros(batch),
-        opacity=torch.ones(batch),
-        brightness=drawn.brightness,
-        contrast=drawn.contrast,
-        jitter_order=drawn.jitter_order,
-        black=drawn.black,
+        **_hard_edges(batch),
     )
-    return anatomy_paste(images, None, params.to(images.device)).images.clamp_(-1, 1)
+    return _paste(images, None, params)
 
 
 def paste_scar(images: Tensor) -> Tensor:
@@ -187,6 +162,18 @@ def paste_scar(images: Tensor) -> Tensor:
     mean = mean / kept.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
     patch = (mean + (patch - mean) * contrast).clamp(-1, 1)
     return torch.where(kept, patch.to(images.dtype), images)
+
+
+def _hard_edges(batch: int) -> dict[str, Tensor]:
+    return {
+        "shape": torch.full((batch,), WHOLE_PATCH),
+        "sigma": torch.zeros(batch),
+        "opacity": torch.ones(batch),
+    }
+
+
+def _paste(images: Tensor, masks: Tensor | None, params: AnatomyPasteParams) -> Tensor:
+    return anatomy_paste(images, masks, params.to(images.device)).images.clamp_(-1, 1)
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -101,10 +101,7 @@ def shuffle_pixels(images: Tensor) -> Tensor:
     """Each pixel becomes one of its own block, the same for all channels."""
     count, device = len(images), images.device
     places = []
-    for axis, size in ((1, images.shape[2]), (2, images.shape[3])):
-        line = [1, 1, 1]
-        line[axis] = size
-        at = torch.arange(size, device=device).reshape(line)
+    for size, at in _axes(images):
         block = _whole(2, max(size // LARGEST_BLOCK, 2), (count, 1, 1), device)
         offset = (torch.rand(count, 1, 1, device=device) * block).long()
         start = torch.div(at + offset, block, rounding_mode="floor") * block - offset
@@ -118,16 +115,12 @@ def shuffle_pixels(images: Tensor) -> Tensor:
 def _fill_mask(images: Tensor, kinds: Collection[Corruption]) -> Tensor:
     """Bool ``(B, 1, H, W)``: what noise replaces."""
     side = min(images.shape[2:])
-    inner = outer = torch.zeros(len(images), 1, *images.shape[2:], device=images.device).bool()
+    fills = []
     if "inner_fill" in kinds:
-        inner = _boxes(images, max(side // 6, 1), max(side // 3, 1))
+        fills.append(_boxes(images, max(side // 6, 1), max(side // 3, 1)))
     if "outer_fill" in kinds:
-        outer = ~_boxes(images, side - 4 * side // 7, side - 3 * side // 7)
-    if "inner_fill" not in kinds:
-        return outer
-    if "outer_fill" not in kinds:
-        return inner
-    return torch.where(_chosen(images, 0.5), inner, outer)
+        fills.append(~_boxes(images, side - 4 * side // 7, side - 3 * side // 7))
+    return fills[0] if len(fills) == 1 else torch.where(_chosen(images, 0.5), fills[0], fills[1])
 
 
 def _boxes(images: Tensor, smallest: int, largest: int) -> Tensor:
@@ -139,15 +132,19 @@ def _boxes(images: Tensor, smallest: int, largest: int) -> Tensor:
         if box > 0:
             alive = alive & (torch.rand(count, 1, 1, 1, device=device) < GOES_ON)
         inside = alive
-        for axis, size in ((2, images.shape[2]), (3, images.shape[3])):
-            line = [1, 1, 1, 1]
-            line[axis] = size
-            at = torch.arange(size, device=device).reshape(line)
+        for size, at in _axes(images):
             length = _whole(smallest, largest, (count, 1, 1, 1), device)
             start = (torch.rand(count, 1, 1, 1, device=device) * (size - length + 1)).long()
             inside = inside & (at >= start) & (at < start + length)
         union = union | inside
     return union
+
+
+def _axes(images: Tensor) -> list[tuple[int, Tensor]]:
+    """Size and coordinates of the rows ``(H, 1)`` and of the columns ``(W)``."""
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device)[:, None]
+    return [(height, rows), (width, torch.arange(width, device=images.device))]
 
 
 def _whole(smallest: int, largest: int, shape: tuple[int, ...], device: torch.device) -> Tensor:

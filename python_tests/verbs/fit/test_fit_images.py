@@ -9,9 +9,9 @@ import torch
 from PIL import Image as Picture
 
 import medad_fast
-from medad_fast.data.leakage import pixel_digests
+from medad_fast.data.cohort import pixel_digests
 from medad_fast.errors import InputError
-from medad_fast.methods import create, list_methods, tunes
+from medad_fast.methods import create, list_methods
 from medad_fast.verbs.fit import fit
 from python_tests.methods.small import SMALL
 from python_tests.verbs.fit.small_fits import NAME, TINY, write_pictures
@@ -127,14 +127,14 @@ def test_what_sets_the_threshold_is_as_new_to_the_method_as_what_it_will_score(
     tuning = pixels.get("tuning", set())
     assert set(seen) == (pixels["train"] | tuning)
     assert not (set(seen) & pixels["validation"])
-    assert len(tuning) == run.data["tuning_images"] == (2 if tunes(name, method.config) else 0)
+    assert len(tuning) == run.data["tuning_images"] == (2 if method.tunes else 0)
     assert len(pixels["validation"]) == run.thresholds["score"]["images"] == 4 - len(tuning)
 
 
 def test_cradl_tunes_only_where_it_has_a_choice():
-    assert tunes("cradl", create("cradl", **SMALL["cradl"], components=(1, 2)).config)
+    assert create("cradl", **SMALL["cradl"], components=(1, 2)).tunes
     for settings in ({"components": (2,)}, {"components": (1, 2), "density": "flow"}):
-        assert not tunes("cradl", create("cradl", **{**SMALL["cradl"], **settings}).config)
+        assert not create("cradl", **{**SMALL["cradl"], **settings}).tunes
 
 
 def test_a_test_image_that_a_method_tuned_on_is_known(tmp_path):

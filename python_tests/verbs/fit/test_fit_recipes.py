@@ -8,7 +8,8 @@ import pytest
 
 import medad_fast
 from medad_fast.data import load_dataset
-from medad_fast.verbs.fit import first_of_pools, fit
+from medad_fast.data.dataset import first_of_pools
+from medad_fast.verbs.fit import fit
 from python_tests.methods.small import SMALL
 from python_tests.verbs.fit.small_fits import NAME, TINY, recipe_file, write_pictures
 

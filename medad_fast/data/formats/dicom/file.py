@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medad_fast.data.formats import quiet
 from medad_fast.data.limits import (
     MAX_DECODED_BYTES,
     MAX_SEQUENCE_DEPTH,
     naming,
     regular_file_size,
 )
-from medad_fast.data.quiet import quiet
 from medad_fast.errors import InputError, LimitError
 
 __all__ = ["HEADER_TAGS", "MAX_INFLATED_BYTES", "open_dataset"]
 
 MAX_INFLATED_BYTES = 2**26
-"""Bytes that a file of the deflated transfer syntax may hold: a small one can claim gigabytes."""
+"""Most bytes that a deflated file may inflate to: a small one can claim gigabytes."""
 
 HEADER_TAGS = [
     "SOPClassUID",
@@ -39,7 +39,7 @@ HEADER_TAGS = [
     "ImageOrientationPatient",
     "PixelSpacing",
 ]
-"""What grouping files into series and patients needs."""
+"""What is needed to group files into series and patients."""
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -48,7 +48,7 @@ _UNDEFINED = 0xFFFFFFFF
 
 
 class _Clamped(io.BufferedReader):
-    """A file whose reads never ask for more than is left, however long an element claims to be."""
+    """A file that never reads more than is left, however long an element claims to be."""
 
     def __init__(self, path: Path, size: int) -> None:
         super().__init__(io.FileIO(path))
@@ -62,8 +62,8 @@ class _Clamped(io.BufferedReader):
 def open_dataset(path: Path, *, tags: Sequence[str] | None = None) -> Any:
     """Parse a DICOM file into a pydicom dataset.
 
-    What pydicom warns of and logs is dropped (:func:`medad_fast.data.quiet.quiet`), and so are the
-    texts of its exceptions, which quote values too.
+    Pydicom's warnings and log lines are dropped, and so are the texts of its exceptions: they quote
+    values of the file.
 
     Args:
         path: the file.

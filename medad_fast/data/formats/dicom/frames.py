@@ -1,14 +1,29 @@
-"""What a DICOM header says of each frame: by itself, for all frames, or for the whole file."""
+"""What a DICOM header says of each frame, and where the frames lie in the patient."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPACINGS", "LookupTable", "frame_headers", "grouping_tags", "plane_spacing_mm"]
+from medad_fast.data.geometry import Axis, geometry_of, nearest_axis
+from medad_fast.data.image import Geometry
+from medad_fast.errors import InputError
+
+__all__ = [
+    "FRAME_TAGS",
+    "SPACINGS",
+    "LookupTable",
+    "SlicePlace",
+    "frame_headers",
+    "place_of",
+    "plane_spacing_mm",
+    "stacked_geometry",
+]
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
@@ -35,6 +50,23 @@ _TAGS = (
     "NominalScannedPixelSpacing",
     *(tag for tags in _MACROS.values() for tag in tags),
 )
+FRAME_TAGS = (
+    *_TAGS,
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "GridFrameOffsetVector",
+)
+"""The keywords that :func:`frame_headers` reads, without the tables of grey levels."""
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Tags that may give the distance of rows and columns, the best first."""
+
+_SAME_DIRECTION = 1e-3
+"""Difference of direction cosines that rounding in the file explains."""
+_EVEN_GAP = 0.05
+"""Largest deviation of a slice's position, as a share of the gap between slices."""
+
+_TO_RAS = np.array([-1.0, -1.0, 1.0])
+"""DICOM counts towards the patient's left and posterior, NIfTI towards right and anterior."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +79,12 @@ class LookupTable:
     """Values from there on; stored values beyond the last take the last."""
 
 
-SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-"""Where the distance of rows and columns may stand, the best first."""
-
-
-def grouping_tags() -> tuple[str, ...]:
-    """The keywords that :func:`frame_headers` reads, but for tables of grey levels."""
-    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-    return (*_TAGS, *groups, "GridFrameOffsetVector")
-
-
 def frame_headers(dataset: Any, count: int) -> list[dict[str, Any]]:
-    """The attributes of each frame by keyword; those that the file lacks are left out.
+    """The attributes of each frame by keyword, as far as the file has them.
 
-    Values of a frame's own functional groups win over the shared ones, and these over the file's.
-    Several frames without functional groups have no place, except where GridFrameOffsetVector (dose
-    grids) tells it: a position of the file is that of its first frame only.
+    Values come from the frame's own functional groups, else from the shared ones, else from the
+    file. The position of a file is that of its first frame only. So several frames without
+    functional groups have no position, except by GridFrameOffsetVector (dose grids).
     """
     whole = {tag: value for tag in _TAGS if (value := dataset.get(tag)) is not None}
     table = dataset.get("ModalityLUTSequence")
@@ -114,7 +136,7 @@ def _grouped(group: Any) -> dict[str, Any]:
 def plane_spacing_mm(header: dict[str, Any]) -> tuple[float, float, float] | None:
     """Slice thickness (1 where unknown) and distance between rows and columns.
 
-    Radiographs tell the spacing on the detector or on the film instead of in the patient.
+    Radiographs give the spacing on the detector or on the film instead of in the patient.
     """
     spacing = next((header[tag] for tag in SPACINGS if header.get(tag)), None)
     if spacing is None or isinstance(spacing, str) or len(spacing) != 2:
@@ -124,3 +146,102 @@ def plane_spacing_mm(header: dict[str, Any]) -> tuple[float, float, float] | Non
     if not np.isfinite(values).all() or (values <= 0).any():
         return None
     return thickness, float(spacing[0]), float(spacing[1])
+
+
+@dataclass(frozen=True, eq=False)
+class SlicePlace:
+    """Position and directions of one file's pixels in the patient, RAS+ millimetres."""
+
+    source: Path
+    shape: tuple[int, int]
+    """Rows and columns."""
+    position_mm: NDArray[np.float64]
+    along_row: NDArray[np.float64]
+    """Direction in which the column index grows, unit length."""
+    down_column: NDArray[np.float64]
+    """Direction in which the row index grows, unit length."""
+    spacing_mm: tuple[float, float]
+    """Between rows, between columns."""
+    thickness_mm: float
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        return np.cross(self.along_row, self.down_column)
+
+
+def place_of(path: Path, header: Any) -> SlicePlace | None:
+    """The place that a header gives, or ``None`` if it is not complete.
+
+    Args:
+        path: for messages.
+        header: anything with ``get(keyword)``: a dataset, or a frame's own attributes.
+    """
+    told: list[Any] = [
+        header.get(tag)
+        for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+    ]
+    if not all(told):
+        return None
+    position, cosines, spacing = (np.array([float(x) for x in each]) for each in told)
+    if position.shape != (3,) or cosines.shape != (6,) or spacing.shape != (2,):
+        return None
+    along, down = cosines[:3] * _TO_RAS, cosines[3:] * _TO_RAS
+    numbers = np.concatenate([position, cosines, spacing])
+    upright = abs(np.linalg.norm(along) - 1) + abs(np.linalg.norm(down) - 1) + abs(along @ down)
+    if not np.isfinite(numbers).all() or upright > 0.05 or spacing.min() <= 0:
+        return None
+    thickness = float(header.get("SliceThickness") or 1.0)
+    return SlicePlace(
+        source=path,
+        shape=(int(header.get("Rows")), int(header.get("Columns"))),
+        position_mm=position * _TO_RAS,
+        along_row=along / np.linalg.norm(along),
+        down_column=down / np.linalg.norm(down),
+        spacing_mm=(float(spacing[0]), float(spacing[1])),
+        thickness_mm=thickness if np.isfinite(thickness) and thickness > 0 else 1.0,
+    )
+
+
+def stacked_geometry(places: Sequence[SlicePlace]) -> tuple[Geometry, list[int]]:
+    """Geometry of the array ``(columns, rows, slices)``, and the files in slice order.
+
+    A single slice is shown in its own plane, a stack as axial slices.
+
+    Raises:
+        InputError: the slices differ in size, direction or spacing, share a position, or are not
+            evenly spaced.
+    """
+    first = places[0]
+    for place in places[1:]:
+        turned = max(
+            abs(place.along_row - first.along_row).max(),
+            abs(place.down_column - first.down_column).max(),
+        )
+        if (
+            place.shape != first.shape
+            or turned > _SAME_DIRECTION
+            or not np.allclose(place.spacing_mm, first.spacing_mm, rtol=1e-3)
+        ):
+            raise InputError(
+                f"{place.source}: has another size, direction or spacing than {first.source}, "
+                "which belongs to the same series"
+            )
+    heights = np.array([place.position_mm @ first.normal for place in places])
+    order = [int(i) for i in np.argsort(heights, kind="stable")]
+    start = places[order[0]].position_mm
+    step = first.normal * first.thickness_mm
+    if len(places) > 1:
+        gaps = np.diff(heights[order])
+        gap = float(np.median(gaps))
+        if gap <= 0 or abs(gaps - gap).max() > _EVEN_GAP * gap:
+            raise InputError(
+                f"{first.source}: the {len(places)} slices of its series are not evenly spaced"
+            )
+        step = (places[order[-1]].position_mm - start) / (len(places) - 1)
+    affine = np.eye(4)
+    affine[:3, 0] = first.along_row * first.spacing_mm[1]
+    affine[:3, 1] = first.down_column * first.spacing_mm[0]
+    affine[:3, 2] = step
+    affine[:3, 3] = start
+    axis: Axis = "axial" if len(places) > 1 else nearest_axis(first.normal)
+    return geometry_of(affine, axis), order

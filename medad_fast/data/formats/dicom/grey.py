@@ -1,4 +1,4 @@
-"""From stored DICOM values to grey levels of which the brighter is always the larger.
+"""From stored DICOM values to grey levels: brighter is always larger.
 
 Padding mask, modality LUT or rescale, optional VOI window, MONOCHROME1: in this order.
 """
@@ -57,7 +57,7 @@ def grey_values(
 def _float_values(
     path: Path, header: dict[str, Any], stored: NDArray[Any], voi_window: bool
 ) -> tuple[NDArray[Any], tuple[float, float] | None]:
-    """Of a parametric map, which has no smallest storable value: padding is the smallest other."""
+    """For parametric maps: no smallest storable value, so padding becomes the smallest other."""
     values = _rescaled(path, header, stored)
     window = _voi_window(header) if voi_window else None
     if window is not None:
@@ -75,7 +75,7 @@ def is_rescaled(header: dict[str, Any]) -> bool:
 
 
 def _used_bits(stored: NDArray[Any], bits: int, signed: bool) -> NDArray[Any]:
-    """Values without what other software left in the unused high bits (old overlays)."""
+    """Values without the unused high bits, where other software left overlays."""
     if bits == 8 * stored.dtype.itemsize:
         return stored
     unused = 64 - bits

@@ -1,4 +1,4 @@
-"""Stored values of a DICOM file: its header checked, its pixel data decoded."""
+"""The stored values of a DICOM file: check its header, decode its pixel data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from medad_fast.data.limits import MAX_FRAMES, check_size
 from medad_fast.errors import InputError, LimitError
 
-__all__ = ["GREY", "check_header", "decoded_frames", "known_modality"]
+__all__ = ["GREY", "check_header", "decoded_frames", "decoders", "known_modality"]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -80,7 +80,7 @@ def check_header(path: Path, dataset: Any) -> int:
 
 
 def known_modality(dataset: Any) -> str:
-    """The file's modality if it is one, else ``"OT"``: what is told of it is no free text."""
+    """The file's modality if it is a defined one, else ``"OT"``: free text is never shown."""
     told = str(dataset.get("Modality", "") or "").strip()
     return told if told in _MODALITIES else "OT"
 
@@ -98,7 +98,7 @@ def decoded_frames(path: Path, dataset: Any, count: int) -> NDArray[Any]:
     pixels = _decoded(path, dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)[..., :3]
-    # A file of one frame gives no axis for it.
+    # For a single frame pydicom gives no axis of frames.
     grey = str(dataset.PhotometricInterpretation) in GREY
     pixels = pixels if pixels.ndim == (3 if grey else 4) else pixels[None]
     if len(pixels) != count:
@@ -139,6 +139,22 @@ def _decoded(path: Path, dataset: Any) -> NDArray[Any]:
                 f"reads: {_EXTRA}"
             ) from error
         raise InputError(f"{path}: is damaged: no decoder of {syntax.name} reads it") from error
+
+
+def decoders() -> dict[str, bool]:
+    """Whether each kind of compression can be decoded here."""
+    from pydicom import uid
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntaxes = {
+        "uncompressed": uid.ExplicitVRLittleEndian,
+        "RLE": uid.RLELossless,
+        "JPEG": uid.JPEGBaseline8Bit,
+        "JPEG lossless": uid.JPEGLosslessSV1,
+        "JPEG-LS": uid.JPEGLSLossless,
+        "JPEG 2000": uid.JPEG2000Lossless,
+    }
+    return {name: get_decoder(syntax).is_available for name, syntax in syntaxes.items()}
 
 
 def _remedy(missing: list[str]) -> str:

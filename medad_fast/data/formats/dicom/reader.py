@@ -8,71 +8,57 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medad_fast.data.formats import ReadOptions, quiet
 from medad_fast.data.formats.dicom.file import open_dataset
-from medad_fast.data.formats.dicom.frames import frame_headers, plane_spacing_mm
-from medad_fast.data.formats.dicom.geometry import SlicePlace, place_of, stacked_geometry
+from medad_fast.data.formats.dicom.frames import (
+    SlicePlace,
+    frame_headers,
+    place_of,
+    plane_spacing_mm,
+    stacked_geometry,
+)
 from medad_fast.data.formats.dicom.grey import grey_values, is_rescaled
 from medad_fast.data.formats.dicom.pixels import GREY, check_header, decoded_frames, known_modality
 from medad_fast.data.geometry import slice_spacing_mm
 from medad_fast.data.image import Image, Provenance
 from medad_fast.data.limits import check_size, naming
-from medad_fast.data.quiet import quiet
 from medad_fast.errors import InputError
 
 __all__ = ["read_dicom", "read_dicom_series"]
 
 _ATTRIBUTES = ("PatientID", "SeriesInstanceUID", "BurnedInAnnotation")
 
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """One decoded frame, rows and columns as stored."""
-
-    pixels: NDArray[Any]
-    modality: str
-    place: SlicePlace | None
-    spacing_mm: tuple[float, float, float] | None
-    """Of a frame without a place: thickness, between rows, between columns."""
-    provenance: Provenance
-    attributes: dict[str, str]
+_Frame = tuple[Image, SlicePlace | None]
+"""One frame as a picture ``(1, rows, columns)`` as stored, and where it lies in the patient."""
 
 
-def read_dicom(path: Path, *, voi_window: bool = False) -> Image:
+def read_dicom(path: Path, options: ReadOptions) -> Image:
     """Read a DICOM file.
 
-    Pixels are in the units of the modality LUT (Hounsfield units for CT). A file that tells its
-    place in the patient is turned so that rows and columns run as for volumes. Several frames
-    become a volume where they tell their places and these are evenly spaced, else pictures in the
-    order of the file.
-
-    Args:
-        path: the file.
-        voi_window: clip to the first window that the file recommends, if it has one.
+    Pixels are in the units of the modality LUT (Hounsfield units for CT). A file with a place in
+    the patient is turned so that rows and columns run as for volumes. Several frames become a
+    volume if they have evenly spaced places, else pictures in the order of the file.
 
     Raises:
         InputError: damaged, without pixels, or compressed in a way that no installed decoder
             reads.
         LimitError: larger than the stated limits.
     """
-    frames = _read_frames(path, voi_window)
+    frames = _read_frames(path, options)
     if len(frames) > 1 and not _are_volume(frames):
         return _pictures(frames)
     return _assembled(frames)
 
 
-def read_dicom_series(paths: Sequence[Path], *, voi_window: bool = False) -> Image:
-    """Read the single-frame files of one series as a volume of axial slices.
-
-    Args:
-        paths: the files, in any order.
-        voi_window: as :func:`read_dicom`.
+def read_dicom_series(paths: Sequence[Path], options: ReadOptions) -> Image:
+    """Read the single-frame files of one series, in any order, as a volume of axial slices.
 
     Raises:
         InputError: as :func:`read_dicom`, or the files do not form one evenly spaced volume.
@@ -80,45 +66,40 @@ def read_dicom_series(paths: Sequence[Path], *, voi_window: bool = False) -> Ima
     """
     frames: list[_Frame] = []
     for path in paths:
-        found = _read_frames(path, voi_window)
+        found = _read_frames(path, options)
         if len(found) != 1:
             raise InputError(f"{path}: holds {len(found)} frames; files of a series hold one each")
         frames += found
-        rows, columns = frames[0].pixels.shape[:2]
-        check_size(paths[0], len(paths), rows, columns, frames[0].pixels.itemsize)
+        first = frames[0][0].pixels
+        rows, columns = first.shape[1:3]
+        check_size(paths[0], len(paths), rows, columns, first.itemsize)
     return _assembled(frames)
 
 
-def _read_frames(path: Path, voi_window: bool) -> list[_Frame]:
+def _read_frames(path: Path, options: ReadOptions) -> list[_Frame]:
     dataset = open_dataset(path)
     # The texts of pydicom's warnings and errors quote values of the file.
     with naming(path, "a DICOM image", tell=False), quiet():
         count = check_header(path, dataset)
         stored = decoded_frames(path, dataset, count)
-        grey = str(dataset.PhotometricInterpretation) in GREY
         return [
-            _frame(path, dataset, header, pixels, voi_window and grey, grey)
+            _frame(path, dataset, header, pixels, options)
             for header, pixels in zip(frame_headers(dataset, count), stored, strict=True)
         ]
 
 
 def _frame(
-    path: Path,
-    dataset: Any,
-    header: dict[str, Any],
-    stored: NDArray[Any],
-    voi_window: bool,
-    grey: bool,
+    path: Path, dataset: Any, header: dict[str, Any], stored: NDArray[Any], options: ReadOptions
 ) -> _Frame:
-    window = None
-    pixels = stored
+    grey = str(dataset.PhotometricInterpretation) in GREY
+    pixels, window = stored, None
     if grey:
-        pixels, window = grey_values(path, header, stored, voi_window)
-    return _Frame(
-        pixels=pixels,
+        pixels, window = grey_values(path, header, stored, options.voi_window)
+    image = Image(
+        pixels=pixels[None],
         modality=known_modality(dataset),
-        place=place_of(path, header) if grey else None,
         spacing_mm=plane_spacing_mm(header),
+        geometry=None,
         provenance=Provenance(
             source=path,
             reader="dicom",
@@ -129,12 +110,19 @@ def _frame(
         ),
         attributes={key: str(dataset.get(key, "") or "") for key in _ATTRIBUTES},
     )
+    return image, place_of(path, header) if grey else None
+
+
+def _places(frames: Sequence[_Frame]) -> list[SlicePlace] | None:
+    """Where the frames lie, if all have a place."""
+    places = [place for _, place in frames if place is not None]
+    return places if len(places) == len(frames) else None
 
 
 def _are_volume(frames: Sequence[_Frame]) -> bool:
     """Whether frames of one file are slices of one volume; warns if they only look like it."""
-    places = [frame.place for frame in frames if frame.place is not None]
-    if len(places) < len(frames):
+    places = _places(frames)
+    if places is None:
         return False
     try:
         stacked_geometry(places)
@@ -145,32 +133,22 @@ def _are_volume(frames: Sequence[_Frame]) -> bool:
 
 
 def _pictures(frames: Sequence[_Frame]) -> Image:
-    first = frames[0]
-    return Image(
-        pixels=np.stack([frame.pixels for frame in frames]),
-        modality=first.modality,
-        spacing_mm=first.spacing_mm,
-        geometry=None,
-        provenance=first.provenance,
-        attributes=first.attributes,
-    )
+    return replace(frames[0][0], pixels=np.concatenate([image.pixels for image, _ in frames]))
 
 
 def _assembled(frames: Sequence[_Frame]) -> Image:
-    first = frames[0]
-    places = [frame.place for frame in frames if frame.place is not None]
-    if len(places) < len(frames):
+    first, places = frames[0][0], _places(frames)
+    if places is None:
         if len(frames) > 1:
             raise InputError(f"{first.provenance.source}: does not tell its place in the series")
         return _pictures(frames)
     geometry, order = stacked_geometry(places)
     # The source array is (columns, rows, slices): the order in which the affine counts.
-    source = np.stack([frames[i].pixels.T for i in order], axis=-1)
-    return Image(
+    source = np.stack([frames[i][0].pixels[0].T for i in order], axis=-1)
+    return replace(
+        first,
         pixels=geometry.to_slices(source),
-        modality=first.modality,
         spacing_mm=slice_spacing_mm(geometry),
         geometry=geometry,
-        provenance=frames[order[0]].provenance,
-        attributes=first.attributes,
+        provenance=frames[order[0]][0].provenance,
     )

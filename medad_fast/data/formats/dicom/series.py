@@ -1,63 +1,44 @@
-"""Which files belong together, and whose they are."""
+"""Which DICOM files belong together."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medad_fast.data.formats import FileGroup, quiet
 from medad_fast.data.formats.dicom.file import HEADER_TAGS, open_dataset
-from medad_fast.data.formats.dicom.geometry import place_of, stacked_geometry
+from medad_fast.data.formats.dicom.frames import place_of, stacked_geometry
 from medad_fast.data.formats.dicom.pixels import GREY
 from medad_fast.data.limits import MAX_FRAMES
-from medad_fast.data.quiet import quiet
-from medad_fast.data.walk import is_dicom
 from medad_fast.errors import InputError, MedadError
 
-__all__ = ["FileGroup", "group_files", "patient_of"]
+__all__ = ["group_series"]
 
 _Member = tuple[Path, Any]
 """A file and its header, ``None`` where that cannot be read."""
 
-_SUBJECT = re.compile(r"(?:^|[/_])(sub-[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*)(?=[/_.]|$)")
-"""The subject part of a BIDS path, also with hyphens in the label."""
 
+def group_series(paths: Sequence[Path]) -> list[FileGroup]:
+    """Put the files of each series that is one volume together, in slice order.
 
-@dataclass(frozen=True)
-class FileGroup:
-    """The files of one image or volume, in slice order."""
-
-    files: tuple[Path, ...]
-    patient_id: str
-    """DICOM's PatientID; empty where there is none."""
-    series: Path
-    """The first file of the DICOM series that they are of, as sorted; their own first otherwise."""
-
-
-def group_files(paths: Sequence[Path]) -> list[FileGroup]:
-    """Put the files of each DICOM series together; every other file is a group of its own.
-
-    A series that is no evenly spaced volume is parted by size, direction and spacing (a scout
-    beside a stack), and what is none then by echo, acquisition and time point. What is left stays
-    single files. A file whose header cannot be read stays alone too: reading its pixels will say
-    what is wrong with it.
+    A series that is not one evenly spaced volume is divided by size, direction and spacing (a scout
+    beside a stack), then by echo, acquisition and time point. Files that still form no volume stay
+    single, and so do files whose header cannot be read: reading their pixels says what is wrong.
     """
     series: dict[object, list[_Member]] = {}
-    with quiet():  # values are converted, and complained of, as they are asked for
+    with quiet():  # pydicom converts values, and warns of them, when they are asked for
         for path in paths:
             header = _header(path)
             uid = "" if header is None else str(header.get("SeriesInstanceUID", "") or "")
             series.setdefault(uid or path, []).append((path, header))
-        groups = [group for members in series.values() for group in _of_series(members)]
-    return sorted(groups, key=lambda group: group.files[0])
-
-
-def _of_series(members: list[_Member]) -> Iterator[FileGroup]:
-    yield from _stacks(members, _PARTINGS, min(path for path, _ in members))
+        return [
+            group
+            for members in series.values()
+            for group in _stacks(members, _PARTINGS, min(path for path, _ in members))
+        ]
 
 
 def _stacks(
@@ -77,7 +58,7 @@ def _stacks(
 
 
 def _plane(header: Any) -> object:
-    """Size, direction and spacing, as far as the header tells them."""
+    """Size, direction and spacing, as far as the header gives them."""
     try:
         place = place_of(Path(), header)
     except (AttributeError, TypeError, ValueError):
@@ -98,15 +79,7 @@ def _moment(header: Any) -> object:
 _PARTINGS = (_plane, _moment)
 
 
-def patient_of(name: str, patient_id: str, series: str) -> str:
-    """Whose image it is: its PatientID, else the ``sub-X`` part of its name, else its series."""
-    subject = _SUBJECT.search(name)
-    return patient_id or (subject.group(1) if subject else series)
-
-
 def _header(path: Path) -> Any:
-    if not is_dicom(path):
-        return None
     try:
         return open_dataset(path, tags=HEADER_TAGS)
     except MedadError:
@@ -135,5 +108,5 @@ def _volume_order(members: list[_Member]) -> list[Path] | None:
             return None
         return [whole[i].source for i in stacked_geometry(whole)[1]]
     except (InputError, AttributeError, TypeError, ValueError):
-        # Odd values in a header (a size that is a text): the pixels' reader names them.
+        # Odd values in a header (a size that is a text): reading the pixels names them.
         return None
