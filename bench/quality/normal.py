@@ -1,8 +1,8 @@
 """Sources without what changes no figure, definition by definition.
 
 Python is taken as its syntax tree without imports, ``__all__``, docstrings, annotations outside a
-class body (inside one they make fields) and the words of a raised error; C++ as its tokens without
-comments, includes and namespaces.
+class body (inside one they make fields), the words of a raised error and those of a setting; C++ as
+its tokens without comments, includes and namespaces.
 """
 
 from __future__ import annotations
@@ -169,6 +169,8 @@ class _Writer:
         if isinstance(node, ast.Raise):
             error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
             return f"Raise({self.text(error) if error else ''})"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "setting":
+            node = ast.Call(node.func, node.args[:1], node.keywords)  # not what it says
         if isinstance(node, ast.AnnAssign) and not self._in_class:
             if node.value is None:
                 return ""

@@ -16,7 +16,7 @@ from pydantic import Field
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
 from medad_fast.methods import config_class, list_methods
-from medad_fast.recipes.published import Published, read_published
+from medad_fast.recipes.published import Published
 from medad_fast.settings import Rule, checked, describe, from_fields, refusal, schema, setting
 
 __all__ = ["Published", "Recipe", "list_recipes", "load_recipe", "recipe_schema"]
@@ -51,10 +51,9 @@ class Recipe:
         for method, table in self.methods.items():
             from_fields(config_class(method), self.fields_of(method), f"method {method}")
             PreprocessConfig.from_dict(table.get(OWN, {}))
-        for place, figure in enumerate(self.published):
+        for figure in self.published:
             if figure.method not in self.methods:
-                told = f"published.{place} is of method {figure.method!r}"
-                raise InputError(f"{told}, which the recipe does not set")
+                raise InputError(f"published: the recipe does not set method {figure.method!r}")
 
     def fields_of(self, method: str) -> dict[str, Any]:
         """Settings of a method; none where the recipe does not have it."""
@@ -149,5 +148,10 @@ def _recipe_of(content: Any, name: str) -> Recipe:
     table = {key: value for key, value in content.items() if value is not None}
     if isinstance(methods := table.get("methods"), dict):
         table["methods"] = {key: {} if each is None else each for key, each in methods.items()}
-    table["published"] = read_published(table.get("published", []))
+    figures = table.pop("published", [])
+    if not isinstance(figures, list):
+        raise refusal("published", "a list of tables", figures)
+    table["published"] = [
+        from_fields(Published, each, f"published.{place}") for place, each in enumerate(figures)
+    ]
     return Recipe(name, **table)

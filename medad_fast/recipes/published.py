@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from medad_fast.errors import InputError
-from medad_fast.settings import checked, from_fields, refusal, setting
+from medad_fast.settings import checked, setting
 
-__all__ = ["Published", "for_run", "read_published"]
+__all__ = ["Published", "for_run"]
 
 
 @checked
@@ -33,19 +33,6 @@ class Published:
     def __post_init__(self) -> None:
         if self.auroc is None and self.average_precision is None:
             raise InputError("a published figure needs auroc or average_precision, got neither")
-
-
-def read_published(entries: Any) -> tuple[Published, ...]:
-    """The recipe's key ``published``: a list of tables with the fields of :class:`Published`.
-
-    Raises:
-        InputError: it is not that.
-    """
-    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise refusal("published", "a list of tables", entries)
-    return tuple(
-        from_fields(Published, entry, f"published.{place}") for place, entry in enumerate(entries)
-    )
 
 
 def for_run(

@@ -43,6 +43,7 @@ FILES = {
 
         class Config:
             width: int = 3
+            depth: int = setting(1, "of the bank", ge=1)
 
 
         def predict(images):

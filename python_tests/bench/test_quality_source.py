@@ -46,6 +46,7 @@ def test_what_is_imported_is_followed_wherever_the_import_stands_and_lists_only_
         (SCORE, "WIDTH: int = 3", "WIDTH: int = 4"),
         (SCORE, "width < 1", "width < 2"),
         (SCORE, "import math as maths", "import cmath as maths"),
+        (KNN, "setting(1", "setting(2"),
         (KNN, "width: int = 3", "width: float = 3"),  # fields are converted to what they say
         ("medad_fast/data/formats/picture.py", "path + 1", "path + 1.0"),
         ("medad_fast/data/reading.py", '".dcm"', '".dc"'),
@@ -83,6 +84,7 @@ def test_what_can_change_a_score_changes_the_digest(tree, name, old, new):
             "[\n        (value / width)\n  for value in values]",
         ),
         (KNN, "report.page import Page", "report.page import Other"),
+        (KNN, '"of the bank"', '"of the bank, in layers"'),
         ("medad_fast/data/formats/dicom.py", "path * 2", "path * 3"),
         ("medad_fast/errors.py", "code = 1", "code = 2"),
         ("medad_fast/methods/__init__.py", "{}", "{1: 2}"),

@@ -152,11 +152,15 @@ def test_a_path_and_a_name_both_work(tmp_path):
         ("about: 3", "about must be a text"),
         ("seed: 1\nseed: 2", "'seed' stands twice"),
         ("published: {auroc: 1}", "published must be a list"),
+        ("published: [ddad]", "published.0 must be a table of settings, got 'ddad'"),
         (
             "published: [{method: ddad, auroc: 1}]",
             "published.0 has no of, source, known",
         ),
-        (f"published: [{{method: ddad, {SAID}, auroc: 0.5}}]", "the recipe does not set"),
+        (
+            f"published: [{{method: ddad, {SAID}, auroc: 0.5}}]",
+            "published: the recipe does not set method 'ddad'",
+        ),
         (f"{ONE}\npublished: [{{method: autoencoder, {SAID}, auroc: 88}}]", "from 0 to 1"),
         (f"{ONE}\npublished: [{{method: autoencoder, {SAID}}}]", "needs auroc or"),
         (f"{ONE}\npublished: [{{method: autoencoder, {SAID}, auc: 1}}]", "no setting 'auc'"),
