@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 
-__all__ = ["ResNet18", "read_weights"]
+__all__ = ["ResNet18"]
 
 STAGES = 4
 
@@ -99,13 +99,22 @@ class ResNet18(nn.Module):
         """Take over published weights; a classifier (``fc``) in the file is left out.
 
         Args:
-            path: a safetensors file, see :func:`read_weights`.
+            path: a local safetensors file. Nothing is downloaded or unpickled.
 
         Raises:
             InputError: the file cannot be read, or is of another network; the message says which
                 tensor is missing, unknown or of another size.
         """
-        found = {k: v for k, v in read_weights(path).items() if not k.startswith("fc.")}
+        try:
+            tensors = tensors_from_bytes(Path(path).read_bytes())
+        except OSError as error:
+            raise InputError(f"weights: {path} cannot be read: {error.strerror}") from error
+        except SafetensorError as error:
+            raise InputError(
+                f"weights: a safetensors file expected, {path} is none ({error}); docs/methods.md "
+                "tells how to convert one"
+            ) from error
+        found = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
         own = self.state_dict()
         # Old files do not count batches; the count is used by nothing here.
         counters = {name for name in own if name.endswith("num_batches_tracked")}
@@ -121,20 +130,3 @@ class ResNet18(nn.Module):
             if not torch.isfinite(value).all():
                 raise InputError(f"weights: {name!r} in {path} has values that are not finite")
         self.load_state_dict(found, strict=False)
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a local safetensors file by name. Nothing is downloaded or unpickled.
-
-    Raises:
-        InputError: there is no such file, or it is of another format.
-    """
-    try:
-        return tensors_from_bytes(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"weights: {path} cannot be read: {error.strerror}") from error
-    except SafetensorError as error:
-        raise InputError(
-            f"weights: a safetensors file expected, {path} is none ({error}); docs/methods.md "
-            "tells how to convert one"
-        ) from error

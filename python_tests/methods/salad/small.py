@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medad_fast.methods.salad_config import LOSSES
+from medad_fast.methods.salad import LOSSES
 from python_tests.methods.small import small
 
 ALL_ON = {f"{name}_weight": 1.0 for name in LOSSES}

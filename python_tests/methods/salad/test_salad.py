@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 from medad_fast.methods import create
-from medad_fast.methods.salad_config import AFTER_WARMUP, LOSSES, TERMS, SALADConfig
+from medad_fast.methods.salad import AFTER_WARMUP, LOSSES, TERMS, SALADConfig
 from medad_fast.ops import ssim
 from medad_fast.training.loop import Interrupted, train
 from python_tests.methods.salad.small import ALL_ON, build, only

@@ -8,7 +8,7 @@ from torch import nn
 
 from medad_fast.methods.parts.normals import NormalTerms
 from medad_fast.methods.parts.score import foreground
-from medad_fast.methods.salad_config import TERMS
+from medad_fast.methods.salad import TERMS
 from medad_fast.ops import ssim
 from medad_fast.training.loop import train
 from python_tests.methods.salad.small import build
