@@ -27,7 +27,8 @@ def test_an_op_is_a_whole_slice(op: str) -> None:
         f"csrc/ops/{op}.cpp",
         f"csrc/ops/{op}_cpu.cpp",
         f"csrc/ops/{op}.cu",
-        f"python_tests/ops/test_{op}.py",
+        f"python_tests/ops/{op}/cases.py",
+        f"python_tests/ops/{op}/test_{op}.py",
         f"bench/bench_{op}.py",
     ):
         assert (ROOT / part).is_file(), part
