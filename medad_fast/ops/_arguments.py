@@ -15,15 +15,17 @@ from medad_fast.errors import InputError
 __all__ = [
     "FLOATING",
     "check_alike",
+    "check_bool",
     "check_choice",
+    "check_device",
     "check_kind",
     "check_number",
     "check_positive",
     "check_shape",
     "check_tensor",
+    "checked_layers",
     "compute_dtype",
     "one_dtype",
-    "under_autocast",
 ]
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -45,6 +47,17 @@ def check_tensor(
         raise InputError(f"{name}: {axes} expected, got {tuple(value.shape)}")
 
 
+def checked_layers(value: Any, name: str, axes: str, called: str) -> list[Tensor]:
+    """The tensors of a list or tuple, at least one, with these axes each."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: {called} expected, got {type(value).__name__}")
+    if not value:
+        raise InputError(f"{name}: at least one layer expected, got an empty sequence")
+    for layer, tensor in enumerate(value):
+        check_tensor(tensor, f"{name}[{layer}]", axes)
+    return list(value)
+
+
 def check_shape(value: Tensor, name: str, shape: Sequence[int], other: str) -> None:
     """A shape that follows from the argument called ``other``."""
     if value.shape != shape:
@@ -59,10 +72,21 @@ def check_alike(value: Tensor, name: str, like: Tensor, other: str) -> None:
 
 def check_kind(value: Tensor, name: str, like: Tensor, other: str) -> None:
     """The device and, except under autocast, the dtype of the argument called ``other``."""
+    check_device(value, name, like, other)
+    if value.dtype != like.dtype and not _under_autocast(like):
+        raise InputError(f"{name}: {like.dtype} expected, as {other}, got {value.dtype}")
+
+
+def check_device(value: Any, name: str, like: Tensor, other: str) -> None:
+    """The device of the argument called ``other``."""
     if value.device != like.device:
         raise InputError(f"{name}: {like.device} expected, as {other}, got {value.device}")
-    if value.dtype != like.dtype and not under_autocast(like):
-        raise InputError(f"{name}: {like.dtype} expected, as {other}, got {value.dtype}")
+
+
+def check_bool(value: Any, name: str) -> None:
+    """A truth value."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: bool expected, got {type(value).__name__}")
 
 
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> None:
@@ -99,6 +123,6 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def under_autocast(tensor: Tensor) -> bool:
+def _under_autocast(tensor: Tensor) -> bool:
     """Whether autocast is on for a tensor's device; torch refuses to say so of meta tensors."""
     return tensor.device.type != "meta" and torch.is_autocast_enabled(tensor.device.type)

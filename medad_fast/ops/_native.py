@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import torch
@@ -283,11 +285,11 @@ def _runs_kernel(op: str, first: Any) -> bool:
     if not torch.compiler.is_compiling() and op not in _warned:
         _warned.add(op)
         reason = f" ({kernels.cuda_reason})" if kind == "cuda" else ""
-        warnings.warn(
-            f"{op}: no compiled kernel for {kind} tensors{reason}; plain torch is used",
-            RuntimeWarning,
-            stacklevel=4,  # the line that calls the public function
-        )
+        text = f"{op}: no compiled kernel for {kind} tensors{reason}; plain torch is used"
+        frame, depth = sys._getframe(), 1
+        while frame.f_back and frame.f_code.co_filename.startswith(str(Path(__file__).parent)):
+            frame, depth = frame.f_back, depth + 1  # to the line that calls the public function
+        warnings.warn(text, RuntimeWarning, stacklevel=depth)
     return False
 
 

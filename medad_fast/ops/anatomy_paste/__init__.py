@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medad_fast.errors import InputError, LimitError
 from medad_fast.ops import _native
-from medad_fast.ops._arguments import FLOATING, check_tensor
+from medad_fast.ops._arguments import FLOATING, check_bool, check_device, check_shape, check_tensor
 from medad_fast.ops.anatomy_paste.params import MAX_SIDE, AnatomyPasteParams
 from medad_fast.ops.anatomy_paste.reference import pasted
 
@@ -86,37 +86,26 @@ def _check(
     exact: bool,
 ) -> None:
     _check_images(images, "images")
-    if not isinstance(exact, bool):
-        raise TypeError(f"exact: a bool expected, got {type(exact).__name__}")
+    check_bool(exact, "exact")
     if exact and images.dtype != torch.uint8:
         raise InputError(f"exact: uint8 images expected where it is True, got {images.dtype}")
     if masks is not None:
-        if not isinstance(masks, Tensor):
-            raise TypeError(f"masks: a tensor or None expected, got {type(masks).__name__}")
-        wanted = (images.shape[0], *images.shape[2:])
-        if masks.dtype != torch.bool or masks.layout != torch.strided:
-            raise InputError(f"masks: a dense bool tensor expected, got {masks.dtype}")
-        if tuple(masks.shape) != wanted:
-            raise InputError(f"masks: shape {wanted} expected, got {tuple(masks.shape)}")
-        if masks.device != images.device:
-            raise InputError(f"masks: the images' {images.device} expected, got {masks.device}")
+        check_tensor(masks, "masks", "(B, H, W)", (torch.bool,))
+        check_shape(masks, "masks", (images.shape[0], *images.shape[2:]), "images")
+        check_device(masks, "masks", images, "images")
     if not isinstance(params, AnatomyPasteParams):
         raise TypeError(f"params: AnatomyPasteParams expected, got {type(params).__name__}")
     if len(params) != images.shape[0]:
         raise InputError(f"params: {images.shape[0]} rows expected, got {len(params)}")
-    if params.device != images.device:
-        raise InputError(f"params: the images' {images.device} expected, got {params.device}")
+    check_device(params, "params", images, "images")
     if sources is not None:
         _check_images(sources, "sources")
-        if sources.dtype != images.dtype or sources.device != images.device:
+        check_device(sources, "sources", images, "images")
+        found, wanted = ((t.shape[1], t.dtype) for t in (sources, images))
+        if found != wanted:
             raise InputError(
-                f"sources: {images.dtype} on {images.device} as the images expected, got "
-                f"{sources.dtype} on {sources.device}"
-            )
-        if sources.shape[1] != images.shape[1]:
-            raise InputError(
-                f"sources: {images.shape[1]} channels as the images expected, got "
-                f"{sources.shape[1]}"
+                f"sources: {wanted[0]} channels of {wanted[1]} expected, as images, got "
+                f"{found[0]} of {found[1]}"
             )
     if params.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_reach(images, params, images if sources is None else sources)
@@ -160,13 +149,11 @@ def anatomy_paste_reference(
         return PasteResult(*pasted(images, masks, params, sources, exact))
 
 
+Optional = Tensor | None
+
+
 def _reference(
-    images: Tensor,
-    masks: Tensor | None,
-    sources: Tensor | None,
-    integers: Tensor,
-    reals: Tensor,
-    exact: bool,
+    images: Tensor, masks: Optional, sources: Optional, integers: Tensor, reals: Tensor, exact: bool
 ) -> PasteResult:
     params = AnatomyPasteParams.packed(integers, reals)
     return anatomy_paste_reference(images, masks, params, sources=sources, exact=exact)
@@ -175,19 +162,12 @@ def _reference(
 def _shapes(images: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     gate = torch.uint8 if others[-1] else torch.promote_types(torch.float32, images.dtype)
     batch, _, height, width = images.shape
-    return (
-        images.new_empty(images.shape),
-        images.new_empty((batch, 1, height, width), dtype=gate),
-    )
+    shape = (batch, 1, height, width)
+    return images.new_empty(images.shape), images.new_empty(shape, dtype=gate)
 
 
 def _kernel(
-    images: Tensor,
-    masks: Tensor | None,
-    sources: Tensor | None,
-    integers: Tensor,
-    reals: Tensor,
-    exact: bool,
+    images: Tensor, masks: Optional, sources: Optional, integers: Tensor, reals: Tensor, exact: bool
 ) -> tuple[Tensor, Tensor]:
     out, gate = _shapes(images, exact)
     none = images.new_empty(())  # no axes: absent

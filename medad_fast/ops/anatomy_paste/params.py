@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medad_fast.errors import InputError
+from medad_fast.ops._arguments import check_device, check_shape, check_tensor
 from medad_fast.ops.anatomy_paste.recipes import (
     SHAPES,
     Draw,
@@ -124,10 +125,7 @@ class AnatomyPasteParams:
                 raise InputError(f"{name}: a dense tensor expected, got {value.layout}")
             if tuple(value.shape) != wanted:
                 raise InputError(f"{name}: shape {wanted} expected, got {tuple(value.shape)}")
-            if value.device != device:
-                raise InputError(
-                    f"{name}: the device of width ({device}) expected, got {value.device}"
-                )
+            check_device(value, name, width, "width")
             if whole:
                 integers[:, _INTEGERS[name]] = value if name in _PAIRS else value[:, None]
             else:
@@ -169,19 +167,9 @@ class AnatomyPasteParams:
             ("integers", integers, 13, torch.int64),
             ("reals", reals, 6, torch.float64),
         ):
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{name}: a tensor expected, got {type(value).__name__}")
-            if value.layout != torch.strided:
-                raise InputError(f"{name}: a dense tensor expected, got {value.layout}")
-            if value.device != integers.device:
-                raise InputError(
-                    f"{name}: {integers.device} expected, as integers, got {value.device}"
-                )
-            if value.dtype != dtype or value.shape != (*integers.shape[:1], columns):
-                raise InputError(
-                    f"{name}: (B, {columns}) of {dtype} expected, got {tuple(value.shape)} of "
-                    f"{value.dtype}"
-                )
+            check_tensor(value, name, f"(B, {columns})", (dtype,))
+            check_shape(value, name, (integers.shape[0], columns), "integers")
+            check_device(value, name, integers, "integers")
         params = cls.__new__(cls)
         params.integers, params.reals = integers, reals
         return params

@@ -178,49 +178,38 @@ def _patches(
     """Each image's patch where it is pasted, black around it: ``(B, C, H, W)`` in ``real``."""
     source = images if sources is None else sources
     index = torch.where(params.source_index >= source.shape[0], -1, params.source_index)
+    jitter = _jittered_by_pillow if exact else _jittered
+
+    def placed(origin: Tensor, image: int) -> Tensor:
+        """The patch of one image, cut from ``origin``, ``(1, C, Hs, Ws)``, and put in its place."""
+        corner = params.source_corner[image]
+        kept, taken, cropped = [], [], []
+        for axis in (0, 1):
+            length = origin.shape[2 + axis]
+            place = torch.arange(images.shape[2 + axis], device=images.device)
+            place = place - centre[image, axis] + size[image, axis] // 2 + corner[axis]
+            end = (corner[axis] + size[image, axis]).clamp(max=length)
+            kept.append((place >= corner[axis].clamp(min=0)) & (place < end))
+            taken.append(place.clamp(0, length - 1))
+            whole = torch.arange(length, device=images.device)
+            cropped.append((whole >= corner[axis]) & (whole < end))
+        crop = cropped[0][:, None] & cropped[1][None]
+        levels = jitter(origin.to(real), crop, params, image)
+        if images.dtype == torch.uint8:
+            levels = levels.clamp(0, 255)
+        levels = levels.index_select(2, taken[0]).index_select(3, taken[1])
+        black = params.black[image].to(real) * (not exact)
+        return torch.where(kept[0][:, None] & kept[1][None], levels, black)
+
     patches = [torch.zeros_like(images[:0], dtype=real)]
     for image in range(images.shape[0]):
         own = images[image : image + 1]
         # Chosen by index_select and where: nothing waits for the value.
         other = source.index_select(0, index[image : image + 1].clamp(min=0))
-        placed = [
-            _patch(origin, image, centre, size, params, images, real, exact)
-            for origin in ((own,) if source.shape[0] == 0 else (own, other))
-        ]
-        patches.append(torch.where(index[image] < 0, placed[0], placed[-1]))
+        origins = (own,) if source.shape[0] == 0 else (own, other)
+        found = [placed(origin, image) for origin in origins]
+        patches.append(torch.where(index[image] < 0, found[0], found[-1]))
     return torch.cat(patches)
-
-
-def _patch(
-    origin: Tensor,
-    image: int,
-    centre: Tensor,
-    size: Tensor,
-    params: AnatomyPasteParams,
-    images: Tensor,
-    real: torch.dtype,
-    exact: bool,
-) -> Tensor:
-    """The patch of one image, cut from ``origin``, ``(1, C, Hs, Ws)``, and put in its place."""
-    corner, device = params.source_corner[image], images.device
-    kept, taken, cropped = [], [], []
-    for axis in (0, 1):
-        length = origin.shape[2 + axis]
-        place = torch.arange(images.shape[2 + axis], device=device)
-        place = place - centre[image, axis] + size[image, axis] // 2 + corner[axis]
-        end = (corner[axis] + size[image, axis]).clamp(max=length)
-        kept.append((place >= corner[axis].clamp(min=0)) & (place < end))
-        taken.append(place.clamp(0, length - 1))
-        whole = torch.arange(length, device=device)
-        cropped.append((whole >= corner[axis]) & (whole < end))
-    crop = cropped[0][:, None] & cropped[1][None]
-    jitter = _jittered_by_pillow if exact else _jittered
-    levels = jitter(origin.to(real), crop, params, image)
-    if images.dtype == torch.uint8:
-        levels = levels.clamp(0, 255)
-    levels = levels.index_select(2, taken[0]).index_select(3, taken[1])
-    black = params.black[image].to(real) * (not exact)
-    return torch.where(kept[0][:, None] & kept[1][None], levels, black)
 
 
 def _mean_grey(levels: Tensor, crop: Tensor, whole: bool) -> Tensor:

@@ -15,16 +15,13 @@ from torch.nn import functional as F
 
 from medad_fast.ops import _native
 from medad_fast.ops._arguments import check_choice, compute_dtype, one_dtype
-from medad_fast.ops.patch_discrepancy.layers import (
-    Head,
-    checked_heads,
-    checked_layers,
-    checked_size,
-)
+from medad_fast.ops.patch_discrepancy.layers import Head, checked_heads, checked_maps, checked_size
 
 __all__ = ["patch_discrepancy", "patch_discrepancy_reference"]
 
 Reduction = Literal["sum", "mean", "none"]
+
+Maps = list[Tensor]
 
 _REDUCTIONS = ("sum", "mean", "none")
 
@@ -67,7 +64,7 @@ def patch_discrepancy(
     Under autocast nothing is cast down: where dtypes differ, all tensors are cast to the widest.
     The result does not depend on the number of threads, the layout or the rest of the batch.
     """
-    features, reconstructed = checked_layers(features, reconstructed)
+    features, reconstructed = checked_maps(features, reconstructed)
     height, width = checked_size(size)
     flat_heads = checked_heads(heads, features)
     check_choice(reduction, "reduction", _REDUCTIONS)
@@ -130,12 +127,7 @@ def _projected(x: Tensor, head: Head) -> Tensor:
 
 
 def _reference(
-    features: list[Tensor],
-    reconstructed: list[Tensor],
-    flat_heads: list[Tensor],
-    height: int,
-    width: int,
-    reduction: Reduction,
+    features: Maps, reconstructed: Maps, flat_heads: Maps, height: int, width: int, reduction: str
 ) -> Tensor:
     parts = [iter(flat_heads)] * 4
     heads = list(zip(*parts, strict=True)) or None
@@ -144,40 +136,25 @@ def _reference(
     return result if isinstance(result, Tensor) else torch.stack(result)
 
 
-def _shapes(
-    features: list[Tensor],
-    reconstructed: list[Tensor],
-    heads: list[Tensor],
-    height: int,
-    width: int,
-    reduction: str,
-) -> Tensor:
+def _shapes(features: Maps, *others: Any) -> Tensor:
+    *_, height, width, reduction = others
     first = features[0]
     shape = [len(features)] if reduction == "none" else []
     shape += [first.shape[0], 1, height, width]
     return first.new_empty(shape, dtype=compute_dtype(first))
 
 
-def _distances(features: list[Tensor], like: Tensor) -> Tensor | None:
+def _distances(features: Maps, like: Tensor) -> Tensor | None:
     """Scratch for the layers' own maps on the GPU; the CPU kernel brings its own, much smaller."""
     positions = sum(map_.shape[2] * map_.shape[3] for map_ in features) if like.is_cuda else 0
     return like.new_empty(features[0].shape[0] * positions) if like.is_cuda else None
 
 
-def _kernel(
-    features: list[Tensor], reconstructed: list[Tensor], heads: list[Tensor], *options: Any
-) -> Tensor:
-    out = _shapes(features, reconstructed, heads, *options)
-    _native.call(
-        _native.kernels.patch_discrepancy,
-        out.device,
-        features,
-        reconstructed,
-        [part.contiguous() for part in heads],
-        _REDUCTIONS.index(options[2]),
-        _distances(features, out),
-        out,
-    )
+def _kernel(features: Maps, reconstructed: Maps, heads: Maps, *options: Any) -> Tensor:
+    out = _shapes(features, *options)
+    tensors = (features, reconstructed, [part.contiguous() for part in heads])
+    results = (_REDUCTIONS.index(options[2]), _distances(features, out), out)
+    _native.call(_native.kernels.patch_discrepancy, out.device, *tensors, *results)
     return out
 
 
@@ -203,21 +180,12 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return *sides, [], None, None, None
 
 
-def _backward_shapes(
-    grad: Tensor,
-    features: list[Tensor],
-    reconstructed: list[Tensor],
-    reduction: str,
-    to_features: bool,
-    to_reconstructed: bool,
-) -> list[Tensor]:
-    wanted = (features if to_features else []) + (reconstructed if to_reconstructed else [])
-    return [torch.empty_like(tensor) for tensor in wanted]
+def _backward_shapes(grad: Tensor, features: Maps, reconstructed: Maps, *options: Any) -> Maps:
+    sides = zip((features, reconstructed), options[1:], strict=True)
+    return [torch.empty_like(tensor) for side, wanted in sides if wanted for tensor in side]
 
 
-def _backward_kernel(
-    grad: Tensor, features: list[Tensor], reconstructed: list[Tensor], *options: Any
-) -> list[Tensor]:
+def _backward_kernel(grad: Tensor, features: Maps, reconstructed: Maps, *options: Any) -> Maps:
     out = _backward_shapes(grad, features, reconstructed, *options)
     reduction, to_features, to_reconstructed = options
     _native.call(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from medad_fast.errors import InputError
-from medad_fast.ops._arguments import check_kind, check_shape, check_tensor
+from medad_fast.ops._arguments import check_kind, check_shape, check_tensor, checked_layers
 
-__all__ = ["Head", "checked_heads", "checked_layers", "checked_size"]
+__all__ = ["Head", "checked_heads", "checked_maps", "checked_size"]
 
 Head = tuple[Tensor, Tensor, Tensor, Tensor]
 """``(w1, b1, w2, b2)`` as in ``nn.Linear``."""
@@ -19,18 +19,12 @@ Head = tuple[Tensor, Tensor, Tensor, Tensor]
 _HEAD_AXES = {"w1": "(D1, C)", "b1": "(D1)", "w2": "(D2, D1)", "b2": "(D2)"}
 
 
-def checked_layers(features: Any, reconstructed: Any) -> tuple[list[Tensor], list[Tensor]]:
+def checked_maps(features: Any, reconstructed: Any) -> tuple[list[Tensor], list[Tensor]]:
     """Both as lists of ``(B, C, H, W)`` tensors that fit each other layer by layer."""
-    lists = []
-    for name, value in (("features", features), ("reconstructed", reconstructed)):
-        if not isinstance(value, (list, tuple)):
-            raise TypeError(f"{name}: a list or tuple of tensors expected, got {_kind(value)}")
-        for layer, item in enumerate(value):
-            check_tensor(item, f"{name}[{layer}]", "(B, C, H, W)")
-        lists.append(list(value))
-    features, reconstructed = lists
-    if not features:
-        raise InputError("features: at least one layer expected, got an empty sequence")
+    features, reconstructed = (
+        checked_layers(value, name, "(B, C, H, W)", "a list or tuple of tensors")
+        for name, value in (("features", features), ("reconstructed", reconstructed))
+    )
     if len(reconstructed) != len(features):
         raise InputError(
             f"reconstructed: {len(features)} layers expected, as in features, "

@@ -15,10 +15,12 @@ from torch import Tensor
 from medad_fast.errors import InputError
 from medad_fast.ops._arguments import (
     check_alike,
+    check_bool,
     check_choice,
     check_kind,
     check_positive,
     check_tensor,
+    checked_layers,
     one_dtype,
 )
 from medad_fast.ops.patch_nce_loss import native, reference
@@ -97,9 +99,8 @@ def patch_nce_loss(
     inputs. The same inputs give the same bits, on a CPU with any number of threads. A second
     derivative raises.
     """
-    for name, flag in (("detach_key", detach_key), ("exact_cut", exact_cut)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{name}: bool expected, got {type(flag).__name__}")
+    check_bool(detach_key, "detach_key")
+    check_bool(exact_cut, "exact_cut")
     return _run(native, query, key, temperature, negatives, detach_key, reduction, exact_cut)
 
 
@@ -144,8 +145,7 @@ def _checked(
 ) -> tuple[list[Tensor], list[Tensor], bool]:
     """Both sides as lists of layers, of one dtype and device, and whether it was one tensor."""
     single = isinstance(query, Tensor)
-    queries = _layers(query, "query")
-    keys = _layers(key, "key")
+    queries, keys = _layers(query, "query"), _layers(key, "key")
     if single != isinstance(key, Tensor) or len(queries) != len(keys):
         raise InputError(
             f"key: {'one tensor' if single else f'a sequence of {len(queries)}'} expected, as query"
@@ -165,14 +165,7 @@ def _checked(
 
 
 def _layers(value: Any, name: str) -> list[Tensor]:
-    single = isinstance(value, Tensor)
-    if not single and not isinstance(value, (list, tuple)):
-        raise TypeError(
-            f"{name}: tensor or sequence of tensors expected, got {type(value).__name__}"
-        )
-    layers = [value] if single else list(value)
-    if not layers:
-        raise InputError(f"{name}: at least one layer expected, got an empty sequence")
-    for layer, tensor in enumerate(layers):
-        check_tensor(tensor, name if single else f"{name}[{layer}]", "(B, S, D)")
-    return layers
+    if not isinstance(value, Tensor):
+        return checked_layers(value, name, "(B, S, D)", "tensor or sequence of tensors")
+    check_tensor(value, name, "(B, S, D)")
+    return [value]

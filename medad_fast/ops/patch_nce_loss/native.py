@@ -25,17 +25,8 @@ def _gradient_shapes(query: Layers, key: Layers, to_query: bool, to_key: bool) -
     return [[t.new_empty(t.shape) for t in side] if wanted else [] for side, wanted in sides]
 
 
-def _run(
-    query: Layers,
-    key: Layers,
-    weight: Layers,
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-    mean: bool,
-    *wanted: bool,
-) -> tuple[Layers, Layers, Layers]:
-    """Rows, query gradients and key gradients (empty lists where not wanted)."""
+def _run(query: Layers, key: Layers, weight: Layers, *options: Any) -> tuple[Layers, list[Layers]]:
+    """Rows, and query and key gradients (empty lists where not wanted)."""
     dtype, compute, device = query[0].dtype, compute_dtype(query[0]), query[0].device
     on_cpu = device.type == "cpu"
     widen = on_cpu and dtype != compute  # the CPU kernels know float32 and float64
@@ -45,28 +36,17 @@ def _run(
     weight = [w.to(compute).contiguous() for w in weight]
     rows = _row_shapes(query)
     log_sum_exp = [] if on_cpu else _row_shapes(query)
-    sides = _gradient_shapes(query, key, *wanted)
-    _native.call(
-        _native.kernels.patch_nce_loss,
-        device,
-        query,
-        key,
-        weight,
-        rows,
-        log_sum_exp,
-        *sides,
-        temperature,
-        batch_negatives,
-        exact_cut,
-        mean,
-    )
+    *numbers, to_query, to_key = options
+    sides = _gradient_shapes(query, key, to_query, to_key)
+    tensors = (query, key, weight, rows, log_sum_exp, *sides)
+    _native.call(_native.kernels.patch_nce_loss, device, *tensors, *numbers)
     if widen:
         sides = [[gradient.to(dtype) for gradient in side] for side in sides]
-    return rows, sides[0], sides[1]
+    return rows, sides
 
 
 def _loss_kernel(query: Layers, key: Layers, *options: Any) -> tuple[Tensor, Layers]:
-    rows, for_query, for_key = _run(query, key, [], *options)
+    rows, (for_query, for_key) = _run(query, key, [], *options)
     losses = [r.mean() if options[3] else r.sum() for r in rows]
     value = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
     return value, for_query + for_key
@@ -95,7 +75,7 @@ def _backward(ctx: Any, upstream: Layers) -> Any:
 
 
 def _backward_kernel(query: Layers, key: Layers, weight: Layers, *options: Any) -> Any:
-    return _run(query, key, weight, *options[:3], False, *options[3:])[1:]
+    return tuple(_run(query, key, weight, *options[:3], False, *options[3:])[1])
 
 
 def _backward_shapes(query: Layers, key: Layers, weight: Layers, *options: Any) -> Any:

@@ -8,41 +8,30 @@ from torch.nn import functional as F
 
 __all__ = ["loss", "rows"]
 
+Layers = list[Tensor]
+
 _CUT_FILL = -10.0  # what CUT writes over the diagonal, before dividing by the temperature
 
 
 def loss(
-    query: list[Tensor],
-    key: list[Tensor],
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-    mean: bool,
+    query: Layers, key: Layers, temperature: float, batch: bool, exact_cut: bool, mean: bool
 ) -> Tensor:
     """The sum over layers of the rows' means or sums."""
-    layers = rows(query, key, temperature, batch_negatives, exact_cut)
+    layers = rows(query, key, temperature, batch, exact_cut)
     return torch.stack([r.mean() if mean else r.sum() for r in layers]).sum()
 
 
-def rows(
-    query: list[Tensor],
-    key: list[Tensor],
-    temperature: float,
-    batch_negatives: bool,
-    exact_cut: bool,
-) -> list[Tensor]:
-    """``(B, S)`` for each layer."""
-    options = (temperature, batch_negatives, exact_cut)
+def rows(query: Layers, key: Layers, temperature: float, batch: bool, exact_cut: bool) -> Layers:
+    """``(B, S)`` for each layer; ``batch`` for negatives of the whole batch."""
+    options = (temperature, batch, exact_cut)
     return [_layer(q, k, *options) for q, k in zip(query, key, strict=True)]
 
 
-def _layer(
-    query: Tensor, key: Tensor, temperature: float, batch_negatives: bool, exact_cut: bool
-) -> Tensor:
+def _layer(query: Tensor, key: Tensor, temperature: float, batch: bool, exact_cut: bool) -> Tensor:
     if query.dtype in (torch.float16, torch.bfloat16):
         query, key = query.float(), key.float()
     shape = query.shape[:2]
-    if batch_negatives:
+    if batch:
         query, key = query.flatten(0, 1)[None], key.flatten(0, 1)[None]
     groups, size = query.shape[:2]
     logits = torch.bmm(query, key.mT)

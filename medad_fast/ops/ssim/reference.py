@@ -10,13 +10,7 @@ __all__ = ["similarity_map", "value"]
 
 
 def value(
-    x: Tensor,
-    y: Tensor,
-    data_range: float,
-    window_size: int,
-    sigma: float,
-    same: bool,
-    mean: bool,
+    x: Tensor, y: Tensor, data_range: float, window_size: int, sigma: float, same: bool, mean: bool
 ) -> Tensor:
     """The mean or the sum of the map."""
     values = similarity_map(x, y, data_range, window_size, sigma, same)
