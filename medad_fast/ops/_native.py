@@ -81,7 +81,7 @@ def use_native(op: str, tensor: Tensor) -> bool:
 
 
 def _view(value: Any) -> Any:
-    """A tensor as the tuple that ``csrc/bindings.cpp`` reads; lists of tensors likewise."""
+    """A tensor as the tuple that ``csrc/core/module.cpp`` reads; lists of tensors likewise."""
     if isinstance(value, Tensor):
         return (value.data_ptr(), _DTYPE_CODE[value.dtype], tuple(value.shape), value.stride())
     if isinstance(value, (list, tuple)):

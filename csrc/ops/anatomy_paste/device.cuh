@@ -5,7 +5,7 @@
 
 #include "core/gpu.cuh"
 #include "core/half.h"
-#include "ops/anatomy_paste.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
 
 namespace medad {
 namespace {

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "core/gpu.cuh"
-#include "ops/lung_mask.h"
 #include "ops/lung_mask/bits.h"
 #include "ops/lung_mask/layout.h"
+#include "ops/lung_mask/lung_mask.h"
 
 namespace medad {
 namespace {

@@ -5,7 +5,7 @@
 #include "core/cuda_check.h"
 #include "core/gpu.cuh"
 #include "core/half.h"
-#include "ops/patch_discrepancy.h"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
 namespace {

@@ -9,8 +9,8 @@
 #include "core/check.h"
 #include "core/cuda_check.h"
 #include "core/gpu.cuh"
-#include "ops/patch_discrepancy.h"
 #include "ops/patch_discrepancy/distance.cuh"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
 namespace {

@@ -1,6 +1,5 @@
-#include "ops/patch_nce_loss.h"
-
 #include "core/check.h"
+#include "ops/patch_nce_loss/patch_nce_loss.h"
 
 namespace medad {
 namespace {

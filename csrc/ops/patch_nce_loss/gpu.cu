@@ -13,7 +13,7 @@
 #include "core/check.h"
 #include "core/cuda_check.h"
 #include "core/row_tiles.cuh"
-#include "ops/patch_nce_loss.h"
+#include "ops/patch_nce_loss/patch_nce_loss.h"
 
 namespace medad {
 namespace {

@@ -12,7 +12,7 @@
 #include "core/dispatch.h"
 #include "core/gpu.cuh"
 #include "core/half.h"
-#include "ops/smooth_saliency.h"
+#include "ops/smooth_saliency/smooth_saliency.h"
 
 namespace medad {
 namespace {

@@ -14,10 +14,10 @@
 #include "core/check.h"
 #include "core/cuda_check.h"
 #include "core/gpu.cuh"
-#include "ops/lung_mask.h"
 #include "ops/lung_mask/block.cuh"
 #include "ops/lung_mask/components.cuh"
 #include "ops/lung_mask/layout.h"
+#include "ops/lung_mask/lung_mask.h"
 #include "ops/lung_mask/select.cuh"
 #include "ops/lung_mask/threshold.cuh"
 

@@ -12,7 +12,7 @@
 #include "core/dispatch.h"
 #include "core/half.h"
 #include "core/simd.h"
-#include "ops/anatomy_paste.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
 
 namespace medad {
 namespace MEDAD_ISA {

@@ -13,9 +13,9 @@
 #include "core/cuda_check.h"
 #include "core/dispatch.h"
 #include "core/half.h"
-#include "ops/patch_discrepancy.h"
 #include "ops/patch_discrepancy/distance.cuh"
 #include "ops/patch_discrepancy/heads.cuh"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 #include "ops/patch_discrepancy/resize.cuh"
 
 namespace medad {

@@ -10,10 +10,10 @@
 
 #include "core/cpu_level.h"
 #include "core/simd.h"
-#include "ops/lung_mask.h"
 #include "ops/lung_mask/bits.h"
 #include "ops/lung_mask/cpu_clahe.h"
 #include "ops/lung_mask/cpu_components.h"
+#include "ops/lung_mask/lung_mask.h"
 
 namespace medad {
 namespace MEDAD_ISA {

@@ -13,8 +13,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "ops/ssim.h"
 #include "ops/ssim/cpu_task.h"
+#include "ops/ssim/ssim.h"
 
 namespace medad::MEDAD_ISA {
 namespace {

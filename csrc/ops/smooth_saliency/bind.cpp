@@ -1,8 +1,7 @@
-#include "ops/smooth_saliency.h"
-
 #include "core/check.h"
 #include "core/cpu_level.h"
 #include "core/dispatch.h"
+#include "ops/smooth_saliency/smooth_saliency.h"
 
 namespace medad {
 

@@ -13,7 +13,7 @@
 
 #include "core/check.h"
 #include "core/row_tiles.cuh"
-#include "ops/nt_xent_loss.h"
+#include "ops/nt_xent_loss/nt_xent_loss.h"
 
 namespace medad {
 namespace {

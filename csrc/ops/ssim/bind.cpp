@@ -1,10 +1,9 @@
-#include "ops/ssim.h"
-
 #include <cmath>
 #include <vector>
 
 #include "core/check.h"
 #include "core/dispatch.h"
+#include "ops/ssim/ssim.h"
 
 namespace medad {
 namespace {

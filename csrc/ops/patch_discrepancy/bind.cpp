@@ -1,8 +1,7 @@
-#include "ops/patch_discrepancy.h"
-
 #include "core/check.h"
 #include "core/cpu_level.h"
 #include "core/dispatch.h"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
 

@@ -8,7 +8,7 @@
 #include "core/cpu_level.h"
 #include "core/dispatch.h"
 #include "core/simd_io.h"
-#include "ops/ensemble_discrepancy.h"
+#include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
 
 namespace medad {
 namespace MEDAD_ISA {

@@ -13,7 +13,7 @@
 #include "core/check.h"
 #include "core/cuda_check.h"
 #include "core/dispatch.h"
-#include "ops/ssim.h"
+#include "ops/ssim/ssim.h"
 #include "ops/ssim/tile.cuh"
 
 namespace medad {

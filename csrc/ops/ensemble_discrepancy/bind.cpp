@@ -1,8 +1,7 @@
-#include "ops/ensemble_discrepancy.h"
-
 #include "core/check.h"
 #include "core/cpu_level.h"
 #include "core/dispatch.h"
+#include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
 
 namespace medad {
 

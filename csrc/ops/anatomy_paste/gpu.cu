@@ -11,7 +11,7 @@
 #include "core/check.h"
 #include "core/cuda_check.h"
 #include "core/dispatch.h"
-#include "ops/anatomy_paste.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
 #include "ops/anatomy_paste/composite.cuh"
 #include "ops/anatomy_paste/device.cuh"
 #include "ops/anatomy_paste/prepare.cuh"

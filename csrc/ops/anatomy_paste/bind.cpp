@@ -1,8 +1,7 @@
-#include "ops/anatomy_paste.h"
-
 #include "core/check.h"
 #include "core/cpu_level.h"
 #include "core/dispatch.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
 
 namespace medad {
 

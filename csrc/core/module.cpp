@@ -6,14 +6,14 @@
 
 #include "core/cpu_level.h"
 #include "core/tensor_view.h"
-#include "ops/anatomy_paste.h"
-#include "ops/ensemble_discrepancy.h"
-#include "ops/lung_mask.h"
-#include "ops/nt_xent_loss.h"
-#include "ops/patch_discrepancy.h"
-#include "ops/patch_nce_loss.h"
-#include "ops/smooth_saliency.h"
-#include "ops/ssim.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
+#include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
+#include "ops/lung_mask/lung_mask.h"
+#include "ops/nt_xent_loss/nt_xent_loss.h"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
+#include "ops/patch_nce_loss/patch_nce_loss.h"
+#include "ops/smooth_saliency/smooth_saliency.h"
+#include "ops/ssim/ssim.h"
 
 namespace py = pybind11;
 

@@ -14,7 +14,7 @@
 #include "core/half.h"
 #include "core/matrix_tile.h"
 #include "core/simd.h"
-#include "ops/patch_discrepancy.h"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
 namespace MEDAD_ISA {

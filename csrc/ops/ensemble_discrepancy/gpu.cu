@@ -13,7 +13,7 @@
 #include "core/dispatch.h"
 #include "core/gpu.cuh"
 #include "core/half.h"
-#include "ops/ensemble_discrepancy.h"
+#include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
 
 namespace medad {
 namespace {

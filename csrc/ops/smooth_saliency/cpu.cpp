@@ -13,7 +13,7 @@
 #include "core/cpu_level.h"
 #include "core/dispatch.h"
 #include "core/simd_io.h"
-#include "ops/smooth_saliency.h"
+#include "ops/smooth_saliency/smooth_saliency.h"
 
 namespace medad {
 namespace MEDAD_ISA {

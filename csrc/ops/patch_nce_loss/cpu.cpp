@@ -9,7 +9,7 @@
 
 #include "core/matrix_tile.h"
 #include "core/workspace.h"
-#include "ops/patch_nce_loss.h"
+#include "ops/patch_nce_loss/patch_nce_loss.h"
 
 #ifdef _OPENMP
 #include <omp.h>

@@ -1,8 +1,7 @@
-#include "ops/nt_xent_loss.h"
-
 #include <initializer_list>
 
 #include "core/check.h"
+#include "ops/nt_xent_loss/nt_xent_loss.h"
 
 namespace medad {
 namespace {

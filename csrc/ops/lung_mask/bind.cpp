@@ -1,8 +1,7 @@
-#include "ops/lung_mask.h"
-
 #include "core/check.h"
 #include "core/cpu_level.h"
 #include "ops/lung_mask/layout.h"
+#include "ops/lung_mask/lung_mask.h"
 
 namespace medad {
 
