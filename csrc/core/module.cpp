@@ -1,62 +1,107 @@
-// The only file that knows Python: borrow tensors, release the interpreter lock, call.
+// The module medad_fast._C. The only file that knows Python: it borrows tensors, releases the
+// interpreter lock, and calls what the ops have bound (core/bind.h).
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
+#include <algorithm>
+#include <iterator>
 #include <string>
+#include <vector>
 
+#include "core/bind.h"
 #include "core/cpu_level.h"
-#include "core/tensor_view.h"
-#include "ops/anatomy_paste/anatomy_paste.h"
-#include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
-#include "ops/lung_mask/lung_mask.h"
-#include "ops/nt_xent_loss/nt_xent_loss.h"
-#include "ops/patch_discrepancy/patch_discrepancy.h"
-#include "ops/patch_nce_loss/patch_nce_loss.h"
-#include "ops/smooth_saliency/smooth_saliency.h"
-#include "ops/ssim/ssim.h"
 
 namespace py = pybind11;
 
-namespace pybind11::detail {
+namespace medad {
+namespace {
 
-// A tensor arrives as the tuple (data_ptr, dtype code, shape, strides) that _native.py makes of it.
-template <>
-struct type_caster<medad::TensorView> {
-  PYBIND11_TYPE_CASTER(medad::TensorView, const_name("tuple[int, int, tuple, tuple]"));
+// An argument, wherever its kind puts it.
+struct Argument {
+  TensorView view;
+  std::vector<TensorView> views;
+  Launch launch;
+  double real;
+  int64_t integer;
 
-  bool load(handle source, bool) {
-    if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != 4) return false;
-    PyObject* const* items = &PyTuple_GET_ITEM(source.ptr(), 0);
+  // Its place, or null where `source` is of another kind.
+  const void* read(Kind kind, PyObject* source) {
+    switch (kind) {
+      case Kind::kTensor:
+        return read(source, view) ? &view : nullptr;
+      case Kind::kTensors:
+        return read(source, views) ? &views : nullptr;
+      case Kind::kLaunch:
+        return read(source, launch) ? &launch : nullptr;
+      case Kind::kReal:
+        real = PyFloat_AsDouble(source);
+        return PyErr_Occurred() ? nullptr : &real;
+      default:
+        integer = PyLong_AsLongLong(source);
+        return PyErr_Occurred() ? nullptr : &integer;
+    }
+  }
+
+ private:
+  // The tuple (data_ptr, dtype code, shape, strides) that _native.py makes of a tensor, or None.
+  static bool read(PyObject* source, TensorView& view) {
+    if (source == Py_None) return true;
+    if (!PyTuple_Check(source) || PyTuple_GET_SIZE(source) != 4) return false;
+    PyObject* const* items = &PyTuple_GET_ITEM(source, 0);
     if (!PyTuple_Check(items[2]) || !PyTuple_Check(items[3])) return false;
     const Py_ssize_t dims = PyTuple_GET_SIZE(items[2]);
-    if (dims > medad::kMaxDims || PyTuple_GET_SIZE(items[3]) != dims) return false;
-    value.data = PyLong_AsVoidPtr(items[0]);
-    value.dtype = static_cast<medad::DType>(PyLong_AsLong(items[1]));
-    value.dims = static_cast<int>(dims);
+    if (dims > kMaxDims || PyTuple_GET_SIZE(items[3]) != dims) return false;
+    const long code = PyLong_AsLong(items[1]);
+    if (code < 0 || code >= long(std::size(kDTypeNames))) return false;
+    view.data = PyLong_AsVoidPtr(items[0]);
+    view.dtype = static_cast<DType>(code);
+    view.dims = static_cast<int>(dims);
     for (Py_ssize_t d = 0; d < dims; ++d) {
-      value.shape[d] = PyLong_AsLongLong(PyTuple_GET_ITEM(items[2], d));
-      value.strides[d] = PyLong_AsLongLong(PyTuple_GET_ITEM(items[3], d));
+      view.shape[d] = PyLong_AsLongLong(PyTuple_GET_ITEM(items[2], d));
+      view.strides[d] = PyLong_AsLongLong(PyTuple_GET_ITEM(items[3], d));
     }
     return !PyErr_Occurred();
   }
-};
 
-// Where to run arrives as the tuple (device index or -1, stream, threads).
-template <>
-struct type_caster<medad::Launch> {
-  PYBIND11_TYPE_CASTER(medad::Launch, const_name("tuple[int, int, int]"));
+  static bool read(PyObject* source, std::vector<TensorView>& views) {
+    if (!PyList_Check(source)) return false;
+    views.resize(size_t(PyList_GET_SIZE(source)));
+    for (size_t i = 0; i < views.size(); ++i) {
+      if (!read(PyList_GET_ITEM(source, Py_ssize_t(i)), views[i])) return false;
+    }
+    return true;
+  }
 
-  bool load(handle source, bool) {
-    if (!PyTuple_Check(source.ptr()) || PyTuple_GET_SIZE(source.ptr()) != 3) return false;
-    PyObject* const* items = &PyTuple_GET_ITEM(source.ptr(), 0);
-    value.device = static_cast<int>(PyLong_AsLong(items[0]));
-    value.stream = PyLong_AsVoidPtr(items[1]);
-    value.threads = static_cast<int>(PyLong_AsLong(items[2]));
+  // (device index or -1, stream, threads).
+  static bool read(PyObject* source, Launch& launch) {
+    if (!PyTuple_Check(source) || PyTuple_GET_SIZE(source) != 3) return false;
+    PyObject* const* items = &PyTuple_GET_ITEM(source, 0);
+    launch.device = static_cast<int>(PyLong_AsLong(items[0]));
+    launch.stream = PyLong_AsVoidPtr(items[1]);
+    launch.threads = std::max(1, static_cast<int>(PyLong_AsLong(items[2])));
     return !PyErr_Occurred();
   }
 };
 
-}  // namespace pybind11::detail
+int64_t call(const Binding& binding, const py::args& given) {
+  Argument arguments[kMaxParameters];
+  const void* places[kMaxParameters];
+  size_t count = 0;
+  for (; binding.kinds[count] != Kind::kEnd && count < given.size(); ++count) {
+    places[count] = arguments[count].read(binding.kinds[count], given[count].ptr());
+    if (places[count] != nullptr) continue;
+    PyErr_Clear();
+    throw py::type_error(binding.name + (": argument " + std::to_string(count)) +
+                         ": another kind expected");
+  }
+  if (binding.kinds[count] != Kind::kEnd || count != given.size()) {
+    throw py::type_error(binding.name + std::string(": another number of arguments expected"));
+  }
+  const py::gil_scoped_release unlocked;
+  return binding.call(places);
+}
+
+}  // namespace
+}  // namespace medad
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of medad_fast. Called through medad_fast.ops only.";
@@ -75,15 +120,10 @@ PYBIND11_MODULE(_C, module) {
 #endif
 
   py::dict dtypes;
-  const std::pair<const char*, medad::DType> names[] = {
-      {"float32", medad::DType::kFloat32}, {"float64", medad::DType::kFloat64},
-      {"float16", medad::DType::kFloat16}, {"bfloat16", medad::DType::kBFloat16},
-      {"bool", medad::DType::kBool},       {"uint8", medad::DType::kUInt8},
-      {"int64", medad::DType::kInt64},
-  };
-  for (const auto& [name, code] : names) dtypes[name] = static_cast<int>(code);
+  for (int code = 0; code < int(std::size(medad::kDTypeNames)); ++code) {
+    dtypes[medad::kDTypeNames[code]] = code;
+  }
   module.attr("dtypes") = dtypes;
-  module.attr("nt_xent_row_values") = static_cast<int>(medad::kNtXentRowValues);
 
   module.def("cpu_level", [] { return medad::cpu_level_name(medad::cpu_level()); });
   module.def("best_cpu_level", [] { return medad::cpu_level_name(medad::best_cpu_level()); });
@@ -95,16 +135,8 @@ PYBIND11_MODULE(_C, module) {
     throw py::value_error("level: baseline, avx2 or avx512 expected, got " + wanted);
   });
 
-  const py::call_guard<py::gil_scoped_release> unlocked;
-  module.def("anatomy_paste", &medad::anatomy_paste, unlocked);
-  module.def("anatomy_paste_scratch", &medad::anatomy_paste_scratch);
-  module.def("ensemble_discrepancy", &medad::ensemble_discrepancy, unlocked);
-  module.def("lung_mask", &medad::lung_mask, unlocked);
-  module.def("lung_mask_scratch_bytes", &medad::lung_mask_scratch_bytes, unlocked);
-  module.def("nt_xent_loss", &medad::nt_xent_loss, unlocked);
-  module.def("patch_discrepancy", &medad::patch_discrepancy, unlocked);
-  module.def("patch_discrepancy_backward", &medad::patch_discrepancy_backward, unlocked);
-  module.def("patch_nce_loss", &medad::patch_nce_loss, unlocked);
-  module.def("smooth_saliency", &medad::smooth_saliency, unlocked);
-  module.def("ssim", &medad::ssim, unlocked);
+  for (const medad::Binding* binding = medad::Binding::first(); binding; binding = binding->next) {
+    module.def(binding->name,
+               [binding](const py::args& given) { return medad::call(*binding, given); });
+  }
 }

@@ -12,8 +12,8 @@
 
 #include <cmath>
 #include <cstdint>
-#include <vector>
 
+#include "core/cpu_level.h"
 #include "core/half.h"
 #include "core/host_device.h"
 #include "core/tensor_view.h"
@@ -422,13 +422,7 @@ inline PasteScratch paste_scratch(int64_t batch, int64_t height, int64_t width, 
   return scratch;
 }
 
-int64_t anatomy_paste_scratch(int64_t batch, int64_t height, int64_t width, bool wide);
-
-void anatomy_paste(const TensorView& images, const TensorView& masks, const TensorView& sources,
-                   const TensorView& integers, const TensorView& reals, bool exact,
-                   const TensorView& scratch, const TensorView& out, const TensorView& gate,
-                   const Launch& launch);
-
+MEDAD_DECLARE_CPU(anatomy_paste_cpu, (const PasteJob& job))
 void anatomy_paste_cuda(const PasteJob& job, const Launch& launch);
 
 }  // namespace medad

@@ -9,7 +9,6 @@
 #include <new>
 
 #include "core/cpu_level.h"
-#include "core/dispatch.h"
 #include "core/half.h"
 #include "core/simd.h"
 #include "ops/anatomy_paste/anatomy_paste.h"

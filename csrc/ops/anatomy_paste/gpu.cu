@@ -9,8 +9,7 @@
 #include <type_traits>
 
 #include "core/check.h"
-#include "core/cuda_check.h"
-#include "core/dispatch.h"
+#include "core/half.h"
 #include "ops/anatomy_paste/anatomy_paste.h"
 #include "ops/anatomy_paste/composite.cuh"
 #include "ops/anatomy_paste/device.cuh"
@@ -18,11 +17,6 @@
 
 namespace medad {
 namespace {
-
-unsigned grid_of(int64_t blocks) {
-  MEDAD_CHECK(blocks < (int64_t(1) << 31), "images: fewer expected on the GPU");
-  return static_cast<unsigned>(blocks);
-}
 
 template <class T, class G, class V, class R>
 void launch_paste(const PasteJob& job, const Launch& launch) {
@@ -33,18 +27,14 @@ void launch_paste(const PasteJob& job, const Launch& launch) {
   const int64_t value = sizeof(V);
   const size_t line_bytes =
       scratch.rows_in_shared ? size_t(scratch.warps * 2 * job.width * value) : 0;
-  MEDAD_LAUNCH(prepare_kernel<Paste>, dim3(grid_of(job.batch * PasteScratch::kParts)),
+  MEDAD_LAUNCH(prepare_kernel<Paste>, grid_of(job.batch * PasteScratch::kParts, "images"),
                dim3(unsigned(scratch.warps * 32)), line_bytes, launch.stream, paste);
   cuda_check(cudaGetLastError(), "anatomy_paste prepare launch");
   const size_t strip_bytes =
       scratch.columns_in_shared ? size_t(2 * job.height * scratch.strip * value) : 0;
-  if (strip_bytes > (48 << 10)) {
-    cuda_check(cudaFuncSetAttribute(paste_kernel<Paste>,
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize, int(strip_bytes)),
-               "anatomy_paste shared memory");
-  }
+  if (strip_bytes > (48 << 10)) allow_shared(paste_kernel<Paste>, int64_t(strip_bytes));
   const int64_t strips = (job.width + scratch.strip - 1) / scratch.strip;
-  MEDAD_LAUNCH(paste_kernel<Paste>, dim3(grid_of(job.batch * strips)), dim3(kPasteThreads),
+  MEDAD_LAUNCH(paste_kernel<Paste>, grid_of(job.batch * strips, "images"), dim3(kPasteThreads),
                strip_bytes, launch.stream, paste);
   cuda_check(cudaGetLastError(), "anatomy_paste launch");
 }

@@ -6,7 +6,7 @@
 // give the same bits.
 
 #include "core/cpu_level.h"
-#include "core/dispatch.h"
+#include "core/half.h"
 #include "core/simd_io.h"
 #include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
 

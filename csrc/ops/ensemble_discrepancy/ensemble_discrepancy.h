@@ -21,8 +21,8 @@
 #pragma once
 
 #include <cmath>
-#include <vector>
 
+#include "core/cpu_level.h"
 #include "core/host_device.h"
 #include "core/tensor_view.h"
 
@@ -183,12 +183,7 @@ struct EnsembleJob {
   int threads;
 };
 
-// image, log_variance: none, or one view.
-void ensemble_discrepancy(const TensorView& unknown, const TensorView& normal,
-                          const std::vector<TensorView>& image,
-                          const std::vector<TensorView>& log_variance, const TensorView& out,
-                          const Launch& launch);
-
+MEDAD_DECLARE_CPU(ensemble_discrepancy_cpu, (const EnsembleJob& job))
 void ensemble_discrepancy_cuda(const EnsembleJob& job, const Launch& launch);
 
 }  // namespace medad

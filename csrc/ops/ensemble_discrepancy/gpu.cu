@@ -9,8 +9,6 @@
 // and out of the way of the others.
 
 #include "core/check.h"
-#include "core/cuda_check.h"
-#include "core/dispatch.h"
 #include "core/gpu.cuh"
 #include "core/half.h"
 #include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
@@ -43,16 +41,6 @@ struct Ensembles {
   bool with_image, with_log_variance;
   int64_t images, pixels;
 };
-
-template <class T>
-Span<T> span_of_extent(const void* data, int64_t extent) {
-#ifdef MEDAD_EMULATION
-  return {static_cast<T*>(const_cast<void*>(data)), data == nullptr ? 0 : extent};
-#else
-  (void)extent;
-  return static_cast<T*>(const_cast<void*>(data));
-#endif
-}
 
 template <class T>
 Side<T> side_of(const EnsembleJob& job, const EnsembleSide& side, int members) {
@@ -205,7 +193,7 @@ bool can_pack(const EnsembleJob& job) {
   return whole;
 }
 
-dim3 grid_of(int64_t threads) {
+dim3 blocks_for(int64_t threads) {
   const int64_t blocks = (threads + kThreads - 1) / kThreads;
   return dim3(unsigned(blocks < kMaxBlocks ? blocks : kMaxBlocks));
 }
@@ -218,18 +206,18 @@ void launch_kernel(const EnsembleJob& job, void* stream) {
                     job.normal_members > kMaxQuickMembers || job.normal_members == 1;
   if constexpr (sizeof(T) < 8) {
     if (can_pack<T>(job)) {
-      MEDAD_LAUNCH(ensemble_discrepancy_of_three_kernel<T>, grid_of(count / kPack), dim3(kThreads),
-                   0, stream, e);
+      MEDAD_LAUNCH(ensemble_discrepancy_of_three_kernel<T>, blocks_for(count / kPack),
+                   dim3(kThreads), 0, stream, e);
     } else if (!many) {
-      MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, true>), grid_of(count), dim3(kThreads), 0,
+      MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, true>), blocks_for(count), dim3(kThreads), 0,
                    stream, e);
     } else {
-      MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, false>), grid_of(count), dim3(kThreads), 0,
+      MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, false>), blocks_for(count), dim3(kThreads), 0,
                    stream, e);
     }
   } else {
-    MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, false>), grid_of(count), dim3(kThreads), 0, stream,
-                 e);
+    MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, false>), blocks_for(count), dim3(kThreads), 0,
+                 stream, e);
   }
   cuda_check(cudaGetLastError(), "ensemble_discrepancy launch");
 }

@@ -28,16 +28,6 @@ __device__ __forceinline__ Span<T> part_of(Span<Byte> memory, int64_t offset, in
 #endif
 }
 
-template <class T>
-Span<T> extent_of(T* data, int64_t count) {
-#ifdef MEDAD_EMULATION
-  return {data, count};
-#else
-  (void)count;
-  return data;
-#endif
-}
-
 struct Job {
   Span<const uint8_t> images;
   Span<uint8_t> out;

@@ -12,7 +12,6 @@
 // and component sizes, which are touched once or twice, lie in global memory.
 
 #include "core/check.h"
-#include "core/cuda_check.h"
 #include "core/gpu.cuh"
 #include "ops/lung_mask/block.cuh"
 #include "ops/lung_mask/components.cuh"
@@ -91,10 +90,8 @@ __global__ void __launch_bounds__(kThreads, 1) lung_mask_kernel(const __grid_con
 
 template <bool kReference>
 void launch_mode(const Job& job, int64_t batch, int64_t shared_bytes, const Launch& launch) {
-  cuda_check(cudaFuncSetAttribute(lung_mask_kernel<kReference>,
-                                  cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
-             "lung_mask shared memory");
-  MEDAD_LAUNCH((lung_mask_kernel<kReference>), dim3(unsigned(batch)), dim3(kThreads),
+  allow_shared(lung_mask_kernel<kReference>, shared_bytes);
+  MEDAD_LAUNCH((lung_mask_kernel<kReference>), grid_of(batch, "images"), dim3(kThreads),
                size_t(shared_bytes), launch.stream, job);
   cuda_check(cudaGetLastError(), "lung_mask launch");
 }
@@ -103,13 +100,12 @@ void launch_mode(const Job& job, int64_t batch, int64_t shared_bytes, const Laun
 
 void lung_mask_cuda(const LungJob& job, const Launch& launch) {
   const DeviceGuard guard(launch.device);
-  MEDAD_CHECK(job.batch < int64_t(1) << 31, "images: fewer images expected on the GPU");
   const int64_t pixels = job.height * job.width;
   Job device{};
   device.layout = lung_layout(job.height, job.width);
-  device.images = extent_of(job.images, job.batch * pixels);
-  device.out = extent_of(job.out, job.batch * pixels);
-  device.scratch = extent_of(static_cast<uint8_t*>(job.scratch), job.batch * device.layout.bytes);
+  device.images = span_of_extent<const uint8_t>(job.images, job.batch * pixels);
+  device.out = span_of_extent<uint8_t>(job.out, job.batch * pixels);
+  device.scratch = span_of_extent<uint8_t>(job.scratch, job.batch * device.layout.bytes);
   device.height = job.height;
   device.width = job.width;
   device.grid = clahe_grid(job.height, job.width);
@@ -117,10 +113,7 @@ void lung_mask_cuda(const LungJob& job, const Launch& launch) {
                            reinterpret_cast<uintptr_t>(job.out) | uintptr_t(job.width);
   device.aligned = places % kSixteen == 0;
 
-  int most = 0;
-  cuda_check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, launch.device),
-             "reading the size of shared memory");
-  device.in_shared = device.layout.hot_bytes + kStaticBytes <= most;
+  device.in_shared = device.layout.hot_bytes + kStaticBytes <= shared_limit(launch.device);
   const bool more = device.in_shared && device.layout.hot_bytes > kHistogramBytes;
   const int64_t shared_bytes = more ? device.layout.hot_bytes : kHistogramBytes;
   if (job.mode == LungMode::kReference) {

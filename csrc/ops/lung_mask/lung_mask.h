@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "core/cpu_level.h"
 #include "core/host_device.h"
 #include "core/tensor_view.h"
 
@@ -154,13 +155,7 @@ MEDAD_HD int64_t closing_reach(int64_t height, int64_t width) {
   return reach > 1 ? reach : 1;
 }
 
-// mode: 0 "reference", 1 "clean". `scratch`: uint8, lung_mask_scratch_bytes() of it, for the GPU.
-void lung_mask(const TensorView& images, int mode, const TensorView& scratch, const TensorView& out,
-               const Launch& launch);
-
-// Bytes of scratch that the GPU needs for a batch.
-int64_t lung_mask_scratch_bytes(int64_t batch, int64_t height, int64_t width);
-
+MEDAD_DECLARE_CPU(lung_mask_cpu, (const LungJob& job))
 void lung_mask_cuda(const LungJob& job, const Launch& launch);
 
 }  // namespace medad

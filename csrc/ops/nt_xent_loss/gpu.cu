@@ -192,14 +192,13 @@ template <Precision kPrecision, class T, class C>
 void launch(const NtXentTensors& t, double temperature, const Launch& where) {
   const DeviceGuard guard(where.device);
   const int64_t pairs = t.z1.shape[0], rows = 2 * pairs;
-  const bool wanted = t.gradient.dims == 3;
+  const bool wanted = t.gradient.given();
   const Rows<C> all{span_of<C>(t.rows), pairs, rows, t.z1.shape[1], C(1 / temperature)};
   const auto blocks_for = [](int64_t count, int64_t each) {
     const int64_t blocks = (count + each - 1) / each;
     return dim3(unsigned(blocks < kMaxBlocks ? blocks : kMaxBlocks));
   };
-  const int64_t row_blocks = (rows + kRows - 1) / kRows;
-  MEDAD_CHECK(row_blocks < int64_t(1) << 31, "z1: fewer rows expected");
+  const dim3 row_blocks = grid_of((rows + kRows - 1) / kRows, "z1");
   const int64_t bytes = shared_elements<C>(1) * int64_t(sizeof(C));
 
   if (rows > 0) {
@@ -207,8 +206,8 @@ void launch(const NtXentTensors& t, double temperature, const Launch& where) {
                  span_of<const T>(t.z1), span_of<const T>(t.z2), span_of<C>(t.units), all);
     cuda_check(cudaGetLastError(), "nt_xent_loss units launch");
     allow_shared(sums_kernel<kPrecision, C>, bytes);
-    MEDAD_LAUNCH((sums_kernel<kPrecision, C>), dim3(unsigned(row_blocks)), dim3(kThreads),
-                 std::size_t(bytes), where.stream, span_of<const C>(t.units), all);
+    MEDAD_LAUNCH((sums_kernel<kPrecision, C>), row_blocks, dim3(kThreads), std::size_t(bytes),
+                 where.stream, span_of<const C>(t.units), all);
     cuda_check(cudaGetLastError(), "nt_xent_loss launch");
   }
   MEDAD_LAUNCH((loss_kernel<C>), dim3(1), dim3(kThreads), 0, where.stream, all, span_of<C>(t.loss));
@@ -216,9 +215,8 @@ void launch(const NtXentTensors& t, double temperature, const Launch& where) {
   if (!wanted || rows == 0) return;
 
   allow_shared(gradient_kernel<kPrecision, C>, bytes);
-  MEDAD_LAUNCH((gradient_kernel<kPrecision, C>), dim3(unsigned(row_blocks)), dim3(kThreads),
-               std::size_t(bytes), where.stream, span_of<const C>(t.units), all,
-               span_of<C>(t.sums));
+  MEDAD_LAUNCH((gradient_kernel<kPrecision, C>), row_blocks, dim3(kThreads), std::size_t(bytes),
+               where.stream, span_of<const C>(t.units), all, span_of<C>(t.sums));
   cuda_check(cudaGetLastError(), "nt_xent_loss gradient launch");
   MEDAD_LAUNCH((finish_kernel<T, C>), blocks_for(rows, kRowWarps), dim3(kThreads), 0, where.stream,
                span_of<const C>(t.units), span_of<const C>(t.sums), all, span_of<T>(t.gradient));

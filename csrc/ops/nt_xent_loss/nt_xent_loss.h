@@ -20,9 +20,9 @@ namespace medad {
 struct NtXentTensors {
   TensorView z1, z2;    // (B, D)
   TensorView loss;      // out (), in the dtype of the arithmetic (float32 for 16-bit inputs)
-  TensorView gradient;  // out (2, B, D) in the dtype of z1, or (0): not wanted
-  TensorView units;     // (2, B, D), scratch of the CUDA kernels like the next two, else (0)
-  TensorView sums;      // (2, B, D) in the dtype of the arithmetic, or (0) without gradient
+  TensorView gradient;  // out (2, B, D) in the dtype of z1, or absent: not wanted
+  TensorView units;     // (2, B, D), scratch of the CUDA kernels like the next two, else absent
+  TensorView sums;      // (2, B, D) in the dtype of the arithmetic, or absent without gradient
   TensorView rows;      // (kNtXentRowValues, 2 B) in the dtype of the arithmetic
 };
 
@@ -46,10 +46,6 @@ MEDAD_HD C nt_xent_row_loss(C others, C distance) {
   if (distance > C(sizeof(C) == 8 ? -600 : -60)) return std::log1p(others / own);
   return std::log(own + others) - distance;
 }
-
-void nt_xent_loss(const TensorView& z1, const TensorView& z2, const TensorView& loss,
-                  const TensorView& gradient, const TensorView& units, const TensorView& sums,
-                  const TensorView& rows, double temperature, const Launch& where);
 
 template <class T>
 struct NtXentCpu {

@@ -10,7 +10,6 @@
 #include <new>
 
 #include "core/cpu_level.h"
-#include "core/dispatch.h"
 #include "core/half.h"
 #include "core/matrix_tile.h"
 #include "core/simd.h"

@@ -10,8 +10,6 @@
 // adjoint, gather in a fixed order: no atomics, the same bits on every run.
 
 #include "core/check.h"
-#include "core/cuda_check.h"
-#include "core/dispatch.h"
 #include "core/half.h"
 #include "ops/patch_discrepancy/distance.cuh"
 #include "ops/patch_discrepancy/heads.cuh"
@@ -20,12 +18,6 @@
 
 namespace medad {
 namespace {
-
-// Grid of a kernel that takes blocks one by one.
-unsigned grid_of(int64_t blocks) {
-  MEDAD_CHECK(blocks < (int64_t(1) << 31), "features: fewer positions expected on the GPU");
-  return static_cast<unsigned>(blocks);
-}
 
 // As many layers as the parameters of a kernel can hold at once.
 template <class Visit>
@@ -54,7 +46,7 @@ void forward(const DiscrepancyJob& job, const Launch& launch) {
     const int64_t columns = (job.width + kThreads - 1) / kThreads;
     const int64_t rows = (job.height + kRowsPerBlock - 1) / kRowsPerBlock;
     const int64_t maps = job.batch * (job.separate ? count : 1);
-    MEDAD_LAUNCH(resize_kernel<M>, dim3(grid_of(columns * rows * maps)), dim3(kThreads), 0,
+    MEDAD_LAUNCH(resize_kernel<M>, grid_of(columns * rows * maps, "features"), dim3(kThreads), 0,
                  launch.stream, resize);
     cuda_check(cudaGetLastError(), "patch_discrepancy resize launch");
   });
@@ -65,8 +57,8 @@ void backward(const DiscrepancyJob& job, const Launch& launch) {
   using M = typename Compute<T>::type;
   each_chunk(job, [&](int first, int count, int64_t start) {
     const Resize<M> resize = resize_of<M>(job, first, count, start);
-    MEDAD_LAUNCH(gather_kernel<M>, dim3(grid_of(job.batch * resize.rows)), dim3(kGatherThreads), 0,
-                 launch.stream, resize);
+    MEDAD_LAUNCH(gather_kernel<M>, grid_of(job.batch * resize.rows, "features"),
+                 dim3(kGatherThreads), 0, launch.stream, resize);
     cuda_check(cudaGetLastError(), "patch_discrepancy gather launch");
     launch_discrepancy<T, true>(layers_of<T>(job, first, count, start), launch.stream);
   });

@@ -16,8 +16,8 @@
 
 #include <cmath>
 #include <cstring>
-#include <vector>
 
+#include "core/cpu_level.h"
 #include "core/host_device.h"
 #include "core/tensor_view.h"
 
@@ -113,22 +113,8 @@ struct DiscrepancyJob {
 
 enum class Reduction : int { kSum, kMean, kNone };
 
-// features, reconstructed: one view a layer; heads: none, or w1, b1, w2, b2 of each layer in turn.
-// `distances` is scratch for the layers' own maps, one after another, on the GPU: B x positions of
-// all layers, in out's type. The CPU takes no notice of it.
-void patch_discrepancy(const std::vector<TensorView>& features,
-                       const std::vector<TensorView>& reconstructed,
-                       const std::vector<TensorView>& heads, int reduction,
-                       const TensorView& distances, const TensorView& out, const Launch& launch);
-
-// grad_features, grad_reconstructed: empty where not wanted.
-void patch_discrepancy_backward(const TensorView& grad, const std::vector<TensorView>& features,
-                                const std::vector<TensorView>& reconstructed, int reduction,
-                                const TensorView& distances,
-                                const std::vector<TensorView>& grad_features,
-                                const std::vector<TensorView>& grad_reconstructed,
-                                const Launch& launch);
-
+MEDAD_DECLARE_CPU(patch_discrepancy_cpu, (const DiscrepancyJob& job))
+MEDAD_DECLARE_CPU(patch_discrepancy_backward_cpu, (const DiscrepancyJob& job))
 void patch_discrepancy_cuda(const DiscrepancyJob& job, const Launch& launch);
 void patch_discrepancy_backward_cuda(const DiscrepancyJob& job, const Launch& launch);
 

@@ -1,39 +1,30 @@
-#include "core/check.h"
+#include "core/bind.h"
+
 #include "ops/patch_nce_loss/patch_nce_loss.h"
 
 namespace medad {
 namespace {
 
-void check_layer_tensor(const TensorView& tensor, const char* name, DType dtype, int dims,
-                        const TensorView& query) {
-  MEDAD_CHECK(tensor.dtype == dtype, name << ": wrong dtype");
-  MEDAD_CHECK(tensor.dims == dims, name << ": wrong number of axes");
-  for (int d = 0; d < dims; ++d) {
-    MEDAD_CHECK(tensor.shape[d] == query.shape[d], name << ": shape of query expected");
-  }
-  MEDAD_CHECK(tensor.is_contiguous(), name << ": contiguous expected");
-  MEDAD_CHECK(tensor.data || tensor.numel() == 0, name << ": no memory");
-}
-
+// The first `dims` axes of the queries; an optional list may have no entries.
 void check_list(const std::vector<TensorView>& list, const char* name, DType dtype, int dims,
                 const std::vector<TensorView>& query, bool optional) {
   if (optional && list.empty()) return;
   MEDAD_CHECK(list.size() == query.size(), name << ": one tensor a layer expected");
   for (std::size_t l = 0; l < list.size(); ++l) {
-    check_layer_tensor(list[l], name, dtype, dims, query[l]);
+    check_dtype(list[l], name, dtype);
+    check_shape(list[l], name, query[l].shape, dims);
+    MEDAD_CHECK(list[l].is_contiguous(), name << ": contiguous expected");
   }
 }
 
 void check(const PatchNceTensors& t, const PatchNceOptions& options, const Launch& where) {
   MEDAD_CHECK(!t.query.empty(), "query: at least one layer expected");
-  const DType dtype = t.query[0].dtype;
-  const bool half = dtype == DType::kFloat16 || dtype == DType::kBFloat16;
-  MEDAD_CHECK(dtype == DType::kFloat32 || dtype == DType::kFloat64 || (half && !where.on_cpu()),
+  const DType dtype = t.query[0].dtype, compute = compute_dtype(dtype);
+  MEDAD_CHECK(is_floating(dtype) && (dtype == compute || !where.on_cpu()),
               "query: floating dtype expected, on the CPU float32 or float64");
-  const DType compute = half ? DType::kFloat32 : dtype;
   check_list(t.query, "query", dtype, 3, t.query, false);
   for (const TensorView& query : t.query) {
-    MEDAD_CHECK(query.dims == 3 && query.shape[2] > 0, "query: D of at least 1 expected");
+    MEDAD_CHECK(query.shape[2] > 0, "query: D of at least 1 expected");
   }
   check_list(t.key, "key", dtype, 3, t.query, false);
   check_list(t.weight, "weight", compute, 2, t.query, true);
@@ -67,6 +58,7 @@ std::vector<PatchNceCpuLayer<T>> cpu_layers(const PatchNceTensors& t,
 
 }  // namespace
 
+// The fields of PatchNceTensors and PatchNceOptions, checked and run.
 void patch_nce_loss(const std::vector<TensorView>& query, const std::vector<TensorView>& key,
                     const std::vector<TensorView>& weight, const std::vector<TensorView>& rows,
                     const std::vector<TensorView>& log_sum_exp,
@@ -77,14 +69,7 @@ void patch_nce_loss(const std::vector<TensorView>& query, const std::vector<Tens
                                 query_gradient, key_gradient};
   const PatchNceOptions options{temperature, batch_negatives, exact_cut, mean};
   check(tensors, options, where);
-  if (!where.on_cpu()) {
-#ifdef MEDAD_WITH_CUDA
-    patch_nce_loss_cuda(tensors, options, where);
-    return;
-#else
-    MEDAD_CHECK(false, "this build has no CUDA kernels");
-#endif
-  }
+  if (!where.on_cpu()) return MEDAD_CALL_CUDA(patch_nce_loss_cuda, tensors, options, where);
   if (tensors.query[0].dtype == DType::kFloat64) {
     const auto layers = cpu_layers<double>(tensors, options);
     MEDAD_CALL_CPU(patch_nce_loss_double, layers.data(), int64_t(layers.size()), options,
@@ -95,5 +80,7 @@ void patch_nce_loss(const std::vector<TensorView>& query, const std::vector<Tens
                    where.threads);
   }
 }
+
+MEDAD_BIND(patch_nce_loss);
 
 }  // namespace medad

@@ -11,7 +11,6 @@
 #include <cmath>
 
 #include "core/check.h"
-#include "core/cuda_check.h"
 #include "core/row_tiles.cuh"
 #include "ops/patch_nce_loss/patch_nce_loss.h"
 
@@ -200,12 +199,11 @@ void launch(const PatchNceTensors& t, const PatchNceOptions& options, const Laun
     layers.first_block[n + 1] = blocks;
   }
   if (layers.count == 0) return;
-  MEDAD_CHECK(blocks < int64_t(1) << 31, "query: fewer rows expected");
-
+  const dim3 grid = grid_of(blocks, "query");
   const int64_t rows_bytes = shared_elements<C>(kept) * int64_t(sizeof(C));
   allow_shared(rows_kernel<kPrecision, T, C>, rows_bytes);
-  MEDAD_LAUNCH((rows_kernel<kPrecision, T, C>), dim3(unsigned(blocks)), dim3(kThreads),
-               std::size_t(rows_bytes), where.stream, layers);
+  MEDAD_LAUNCH((rows_kernel<kPrecision, T, C>), grid, dim3(kThreads), std::size_t(rows_bytes),
+               where.stream, layers);
   cuda_check(cudaGetLastError(), "patch_nce_loss launch");
 
   const bool query_side = !t.query_gradient.empty() && !all_whole;
@@ -213,7 +211,7 @@ void launch(const PatchNceTensors& t, const PatchNceOptions& options, const Laun
   if (sides == 0) return;
   const int64_t bytes = shared_elements<C>(1) * int64_t(sizeof(C));
   allow_shared(gradient_kernel<kPrecision, T, C>, bytes);
-  MEDAD_LAUNCH((gradient_kernel<kPrecision, T, C>), dim3(unsigned(blocks), sides), dim3(kThreads),
+  MEDAD_LAUNCH((gradient_kernel<kPrecision, T, C>), dim3(grid.x, sides), dim3(kThreads),
                std::size_t(bytes), where.stream, layers, query_side);
   cuda_check(cudaGetLastError(), "patch_nce_loss gradient launch");
 }
@@ -221,9 +219,7 @@ void launch(const PatchNceTensors& t, const PatchNceOptions& options, const Laun
 template <Precision kPrecision, class T, class C>
 void launch_all(const PatchNceTensors& t, const PatchNceOptions& options, const Launch& where) {
   const DeviceGuard guard(where.device);
-  int limit = 0;
-  cuda_check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, where.device),
-             "reading the device's shared memory");
+  const int limit = shared_limit(where.device);
   for (std::size_t from = 0; from < t.query.size(); from += kMaxLayers) {
     launch<kPrecision, T, C>(t, options, where, from, limit);
   }

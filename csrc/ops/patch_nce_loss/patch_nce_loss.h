@@ -48,14 +48,6 @@ struct PatchNceLayer {
   double uniform_weight;
 };
 
-// The fields of PatchNceTensors and PatchNceOptions, checked and run.
-void patch_nce_loss(const std::vector<TensorView>& query, const std::vector<TensorView>& key,
-                    const std::vector<TensorView>& weight, const std::vector<TensorView>& rows,
-                    const std::vector<TensorView>& log_sum_exp,
-                    const std::vector<TensorView>& query_gradient,
-                    const std::vector<TensorView>& key_gradient, double temperature,
-                    bool batch_negatives, bool exact_cut, bool mean, const Launch& where);
-
 template <class T>
 using PatchNceCpuLayer = PatchNceLayer<T*, const T*, T*, const T*>;
 

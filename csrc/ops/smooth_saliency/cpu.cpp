@@ -11,7 +11,7 @@
 #include <new>
 
 #include "core/cpu_level.h"
-#include "core/dispatch.h"
+#include "core/half.h"
 #include "core/simd_io.h"
 #include "ops/smooth_saliency/smooth_saliency.h"
 

@@ -8,8 +8,6 @@
 // whole lines.
 
 #include "core/check.h"
-#include "core/cuda_check.h"
-#include "core/dispatch.h"
 #include "core/gpu.cuh"
 #include "core/half.h"
 #include "ops/smooth_saliency/smooth_saliency.h"
@@ -50,16 +48,6 @@ struct Saliency {
   int64_t channels, height, width;
   int64_t tiles_across, tiles_an_image;
 };
-
-template <class T>
-Span<T> span_of_extent(const void* data, int64_t extent) {
-#ifdef MEDAD_EMULATION
-  return {static_cast<T*>(const_cast<void*>(data)), extent};
-#else
-  (void)extent;
-  return static_cast<T*>(const_cast<void*>(data));
-#endif
-}
 
 template <class T>
 Side<T> side_of(const SaliencyJob& job, const SaliencySide& side) {
@@ -177,9 +165,8 @@ void launch_kernel(const SaliencyJob& job, void* stream) {
   s.width = job.width;
   s.tiles_across = (job.width + kColumns - 1) / kColumns;
   s.tiles_an_image = s.tiles_across * ((job.height + kRows<R> - 1) / kRows<R>);
-  const int64_t blocks = job.batch * s.tiles_an_image;
-  MEDAD_CHECK(blocks < (int64_t(1) << 31), "gradient: fewer pixels expected on the GPU");
-  MEDAD_LAUNCH(smooth_saliency_kernel<T>, dim3(unsigned(blocks)), dim3(kThreads), 0, stream, s);
+  MEDAD_LAUNCH(smooth_saliency_kernel<T>, grid_of(job.batch * s.tiles_an_image, "gradient"),
+               dim3(kThreads), 0, stream, s);
   cuda_check(cudaGetLastError(), "smooth_saliency launch");
 }
 

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 
+#include "core/cpu_level.h"
 #include "core/host_device.h"
 #include "core/tensor_view.h"
 
@@ -114,9 +115,7 @@ struct SaliencyJob {
   int threads;
 };
 
-void smooth_saliency(const TensorView& gradient, const TensorView& image, const TensorView& out,
-                     const Launch& launch);
-
+MEDAD_DECLARE_CPU(smooth_saliency_cpu, (const SaliencyJob& job))
 void smooth_saliency_cuda(const SaliencyJob& job, const Launch& launch);
 
 }  // namespace medad

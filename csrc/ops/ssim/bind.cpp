@@ -1,8 +1,7 @@
-#include <cmath>
-#include <vector>
+#include "core/bind.h"
 
-#include "core/check.h"
-#include "core/dispatch.h"
+#include <cmath>
+
 #include "ops/ssim/ssim.h"
 
 namespace medad {
@@ -40,24 +39,11 @@ std::vector<double> window_of(int64_t radius, double sigma, bool to_float) {
   return window;
 }
 
-bool is_given(const TensorView& tensor) { return !(tensor.dims == 1 && tensor.shape[0] == 0); }
-
-void check_shape(const TensorView& tensor, const char* name, const TensorView& x, int64_t height,
-                 int64_t width) {
-  MEDAD_CHECK(tensor.dims == 4 && tensor.shape[0] == x.shape[0] && tensor.shape[1] == x.shape[1] &&
-                  tensor.shape[2] == height && tensor.shape[3] == width,
-              name << ": wrong shape");
-  MEDAD_CHECK(tensor.data || tensor.numel() == 0, name << ": no memory");
-}
-
-SsimImages images_of(const TensorView& tensor) {
-  SsimImages images{tensor.data, {}};
-  for (int d = 0; d < 4; ++d) images.strides[d] = tensor.strides[d];
-  return images;
-}
-
 }  // namespace
 
+// map, total, upstream, grad_x, grad_y: absent where not wanted or given. Without upstream the
+// gradient is that of `weight` times the sum of the map. `scratch`: float64, a number for each tile
+// of at least 8 x 8 of the padded images, for the GPU.
 void ssim(const TensorView& x, const TensorView& y, double data_range, int64_t window_size,
           double sigma, bool same, const TensorView& map, const TensorView& total, double scale,
           const TensorView& upstream, double weight, const TensorView& grad_x,
@@ -68,7 +54,7 @@ void ssim(const TensorView& x, const TensorView& y, double data_range, int64_t w
               "window_size: odd number expected");
   MEDAD_CHECK(sigma > 0, "sigma: positive number expected");
   MEDAD_CHECK(data_range > 0 && data_range < HUGE_VAL, "data_range: positive number expected");
-  const DType compute = x.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  const DType compute = compute_dtype(x.dtype);
 
   SsimJob job{};
   job.dtype = x.dtype;
@@ -81,28 +67,23 @@ void ssim(const TensorView& x, const TensorView& y, double data_range, int64_t w
   MEDAD_CHECK(job.height > 0 && job.width > 0 && job.map_rows() > 0 && job.map_columns() > 0,
               "x: H and W of at least the window expected");
   const auto attach = [&](const TensorView& tensor, const char* name, SsimImages& images) {
-    if (!is_given(tensor)) return;
-    MEDAD_CHECK(tensor.dtype == x.dtype, name << ": dtype of x expected");
-    check_shape(tensor, name, x, job.height, job.width);
-    images = images_of(tensor);
+    check_like(tensor, name, x);
+    images.data = tensor.data;
+    for (int d = 0; d < 4; ++d) images.strides[d] = tensor.strides[d];
   };
   attach(x, "x", job.x);
   attach(y, "y", job.y);
-  attach(grad_x, "grad_x", job.grad_x);
-  attach(grad_y, "grad_y", job.grad_y);
-  MEDAD_CHECK(is_given(y), "y: shape of x expected");
-  const auto check_map = [&](const TensorView& tensor, const char* name) {
-    MEDAD_CHECK(tensor.dtype == compute && tensor.is_contiguous(),
-                name << ": contiguous, of the type of the arithmetic expected");
-    check_shape(tensor, name, x, job.map_rows(), job.map_columns());
-    return tensor.data;
-  };
-  if (is_given(map)) job.map = check_map(map, "map");
-  if (is_given(upstream)) job.upstream = check_map(upstream, "upstream");
-  if (is_given(total)) {
-    MEDAD_CHECK(total.dims == 0 && total.dtype == compute && total.data, "total: scalar expected");
-    job.total = total.data;
+  if (grad_x.given()) attach(grad_x, "grad_x", job.grad_x);
+  if (grad_y.given()) attach(grad_y, "grad_y", job.grad_y);
+  for (const auto& [tensor, name] : {std::pair{&map, "map"}, std::pair{&upstream, "upstream"}}) {
+    if (!tensor->given()) continue;
+    check_tensor(*tensor, name, compute,
+                 {job.batch, job.channels, job.map_rows(), job.map_columns()});
   }
+  if (total.given()) check_tensor(total, "total", compute, {});
+  job.map = map.data;
+  job.upstream = upstream.data;
+  job.total = total.data;
   job.scale = scale;
   job.weight = weight;
   const std::vector<double> window = window_of(job.radius, sigma, compute == DType::kFloat32);
@@ -110,17 +91,15 @@ void ssim(const TensorView& x, const TensorView& y, double data_range, int64_t w
   job.wide = !(data_range >= kSmallestRange && data_range <= kLargestRange);
   job.c1 = kC1 * data_range * (kC1 * data_range);
   job.c2 = kC2 * data_range * (kC2 * data_range);
-  job.threads = launch.threads > 1 ? launch.threads : 1;
-  if (launch.on_cpu()) {
-    MEDAD_CALL_CPU(ssim_cpu, job);
-    return;
+  job.threads = launch.threads;
+  if (!launch.on_cpu()) {
+    check_dtype(scratch, "scratch", DType::kFloat64);
+    job.sums = scratch.ptr<double>();
+    job.sum_count = scratch.numel();
   }
-#ifdef MEDAD_WITH_CUDA
-  ssim_cuda(job, scratch, launch);
-#else
-  (void)scratch;
-  MEDAD_CHECK(false, "this build has no CUDA kernels");
-#endif
+  MEDAD_RUN(ssim, job, launch);
 }
+
+MEDAD_BIND(ssim);
 
 }  // namespace medad

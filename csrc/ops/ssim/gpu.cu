@@ -11,8 +11,7 @@
 // sums of tiles are added in one order. Not tuned on a device yet.
 
 #include "core/check.h"
-#include "core/cuda_check.h"
-#include "core/dispatch.h"
+#include "core/half.h"
 #include "ops/ssim/ssim.h"
 #include "ops/ssim/tile.cuh"
 
@@ -35,7 +34,7 @@ Images<T> images_of(const SsimImages& images, const SsimJob& job) {
 }
 
 template <class T, class C>
-Arguments<T, C> arguments_of(const SsimJob& job, const TensorView& scratch, int tile, int edge) {
+Arguments<T, C> arguments_of(const SsimJob& job, int tile, int edge) {
   using M = typename Compute<T>::type;
   Arguments<T, C> args{};
   args.x = images_of<const T>(job.x, job);
@@ -44,8 +43,8 @@ Arguments<T, C> arguments_of(const SsimJob& job, const TensorView& scratch, int 
   args.grad_y = images_of<T>(job.grad_y, job);
   const int64_t places = job.batch * job.channels * job.map_rows() * job.map_columns();
   args.map = span_of_extent<M>(job.map, places);
-  args.upstream = span_of_extent<const M>(const_cast<void*>(job.upstream), places);
-  args.sums = span_of<double>(scratch);
+  args.upstream = span_of_extent<const M>(job.upstream, places);
+  args.sums = span_of_extent<double>(job.sums, job.sum_count);
   args.channels = job.channels;
   args.height = job.height;
   args.width = job.width;
@@ -87,25 +86,21 @@ int tile_of(int64_t radius, int fields, int64_t limit) {
 template <class Kernel, class... Arguments>
 void launch(Kernel kernel, int64_t blocks, int64_t bytes, const Launch& where,
             const Arguments&... arguments) {
-  MEDAD_CHECK(blocks < (int64_t(1) << 31), "x: fewer pixels expected on the GPU");
-  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-             "ssim shared memory");
-  MEDAD_LAUNCH(kernel, dim3(unsigned(blocks)), dim3(kThreads), bytes, where.stream, arguments...);
+  allow_shared(kernel, bytes);
+  MEDAD_LAUNCH(kernel, grid_of(blocks, "x"), dim3(kThreads), bytes, where.stream, arguments...);
   cuda_check(cudaGetLastError(), "ssim launch");
 }
 
 template <class T, class C>
-int launch_tiles(const SsimJob& job, const TensorView& scratch, int64_t limit, int64_t& tiles,
-                 const Launch& where) {
+int launch_tiles(const SsimJob& job, int64_t limit, int64_t& tiles, const Launch& where) {
   const int fields = (job.grad_x.data ? 1 : 0) + (job.grad_y.data ? 1 : 0);
   const int kept = fields == 0 ? 0 : fields + 2;
   const int tile = tile_of<C>(job.radius, kept, limit);
-  const Arguments<T, C> args = arguments_of<T, C>(job, scratch, tile, tile);
+  const Arguments<T, C> args = arguments_of<T, C>(job, tile, tile);
   tiles = job.batch * job.channels * args.tiles_across * args.tiles_down;
-  MEDAD_CHECK(scratch.dtype == DType::kFloat64 && scratch.numel() >= tiles,
-              "scratch: a float64 number for each tile expected");
+  MEDAD_CHECK(job.sum_count >= tiles, "scratch: a number for each tile expected");
   if (sizeof(C) == 4 && job.wide) {  // nothing fits: NaN, for wide_kernel to take all
-    cuda_check(cudaMemsetAsync(scratch.data, 0xff, std::size_t(tiles) * sizeof(double),
+    cuda_check(cudaMemsetAsync(job.sums, 0xff, std::size_t(tiles) * sizeof(double),
                                static_cast<cudaStream_t>(where.stream)),
                "ssim scratch");
     return tile;
@@ -127,44 +122,40 @@ int launch_tiles(const SsimJob& job, const TensorView& scratch, int64_t limit, i
 }
 
 template <class T>
-void launch_wide(const SsimJob& job, const TensorView& scratch, int64_t limit, int64_t tiles,
-                 int edge, const Launch& where) {
+void launch_wide(const SsimJob& job, int64_t limit, int64_t tiles, int edge, const Launch& where) {
   const int fields = (job.grad_x.data ? 1 : 0) + (job.grad_y.data ? 1 : 0);
   const int kept = fields == 0 ? 0 : fields + 2;
   const int fitting = tile_of<double>(job.radius, kept, limit);
   const int tile = fitting < edge ? fitting : edge;
-  const Arguments<T, double> args = arguments_of<T, double>(job, scratch, tile, edge);
+  const Arguments<T, double> args = arguments_of<T, double>(job, tile, edge);
   const int64_t bytes = shared_bytes<double>(tile, job.radius, kept);
   launch(wide_kernel<T>, tiles, bytes, where, args, edge);
 }
 
 template <class T>
-void run(const SsimJob& job, const TensorView& scratch, const Launch& where) {
+void run(const SsimJob& job, const Launch& where) {
   using M = typename Compute<T>::type;
-  int limit = 0;
-  cuda_check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, where.device),
-             "reading the device");
-  limit -= kStaticBytes;
+  const int limit = shared_limit(where.device) - kStaticBytes;
   int64_t tiles = 0;
   const bool empty = job.batch * job.channels == 0;
   if (!empty) {
-    const int edge = launch_tiles<T, M>(job, scratch, limit, tiles, where);
+    const int edge = launch_tiles<T, M>(job, limit, tiles, where);
     if constexpr (sizeof(M) == 4) {
-      launch_wide<T>(job, scratch, limit, tiles, edge, where);
+      launch_wide<T>(job, limit, tiles, edge, where);
     }
   }
   if (job.total == nullptr) return;
-  launch(total_kernel<M>, 1, 0, where, Span<const double>(span_of<double>(scratch)), tiles,
+  launch(total_kernel<M>, 1, 0, where, span_of_extent<const double>(job.sums, job.sum_count), tiles,
          job.scale, span_of_extent<M>(job.total, 1));
 }
 
 }  // namespace
 
-void ssim_cuda(const SsimJob& job, const TensorView& scratch, const Launch& launch) {
+void ssim_cuda(const SsimJob& job, const Launch& launch) {
   MEDAD_CHECK(job.radius <= kMaxRadius,
               "window_size: at most " << 2 * kMaxRadius + 1 << " expected on the GPU");
   const DeviceGuard guard(launch.device);
-  with_floating_type(job.dtype, [&](auto zero) { run<decltype(zero)>(job, scratch, launch); });
+  with_floating_type(job.dtype, [&](auto zero) { run<decltype(zero)>(job, launch); });
 }
 
 }  // namespace medad

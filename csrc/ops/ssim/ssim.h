@@ -112,6 +112,8 @@ struct SsimJob {
   void* total;  // or null
   double scale;
   int threads;
+  double* sums;  // of tiles: scratch of the CUDA kernels, `sum_count` numbers
+  int64_t sum_count;
 
   // Of the padded image, and of the map.
   int64_t rows() const { return height + 2 * padding; }
@@ -120,15 +122,8 @@ struct SsimJob {
   int64_t map_columns() const { return columns() - 2 * radius; }
 };
 
-// map, total, upstream, grad_x, grad_y: an empty tensor (of one axis) where not wanted or given.
-// Without upstream the gradient is that of `weight` times the sum of the map.
-void ssim(const TensorView& x, const TensorView& y, double data_range, int64_t window_size,
-          double sigma, bool same, const TensorView& map, const TensorView& total, double scale,
-          const TensorView& upstream, double weight, const TensorView& grad_x,
-          const TensorView& grad_y, const TensorView& scratch, const Launch& launch);
-
 MEDAD_DECLARE_CPU(ssim_cpu, (const SsimJob& job))
 
-void ssim_cuda(const SsimJob& job, const TensorView& scratch, const Launch& launch);
+void ssim_cuda(const SsimJob& job, const Launch& launch);
 
 }  // namespace medad
