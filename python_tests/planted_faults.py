@@ -69,21 +69,21 @@ FAULTS = [
     ),
     Fault(
         "a kernel on the default stream",
-        "csrc/ops/patch_discrepancy.cu",
+        "csrc/ops/patch_discrepancy/gpu.cu",
         "launch.stream, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
         "nullptr, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
         (f"{OPS}/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
         "a launch on whatever device is current",
-        f"{ENSEMBLE}.cu",
+        f"{ENSEMBLE}/gpu.cu",
         "  const DeviceGuard guard(launch.device);\n",
         "",
         (f"{OPS}/test_ensemble_discrepancy_emulated.py",),
     ),
     Fault(
         "the host waits for the GPU",
-        f"{NCE}.cu",
+        f"{NCE}/gpu.cu",
         "  const DeviceGuard guard(where.device);\n",
         "  const DeviceGuard guard(where.device);\n  cudaDeviceSynchronize();\n",
         (f"{OPS}/test_patch_nce_loss_emulated.py",),
@@ -97,9 +97,9 @@ FAULTS = [
     ),
     Fault(
         "the interpreter lock is kept",
-        "csrc/bindings.cpp",
-        "&medad::ensemble_discrepancy, unlocked)",
-        "&medad::ensemble_discrepancy)",
+        "csrc/core/module.cpp",
+        "  const py::gil_scoped_release unlocked;\n",
+        "",
         (EVERY, "-k", "other_python_threads and ensemble"),
     ),
     # --- threads of a block
@@ -126,7 +126,7 @@ FAULTS = [
     ),
     Fault(
         'half of a warp in a shuffle of the whole',
-        "csrc/ops/nt_xent_loss.cu",
+        "csrc/ops/nt_xent_loss/gpu.cu",
         '__shfl_xor_sync(~0u,',
         '__shfl_xor_sync(0xffffu,',
         (f"{OPS}/test_nt_xent_loss_emulated.py",),
@@ -148,14 +148,14 @@ FAULTS = [
     ),
     Fault(
         "a 32-bit index on the GPU, between members",
-        f"{ENSEMBLE}.cu",
+        f"{ENSEMBLE}/gpu.cu",
         "return member * side.member_stride +",
         "return int(member * side.member_stride) +",
         (f"{OPS}/test_large.py", "-k", "cuda"),
     ),
     Fault(
         "a 32-bit index on the CPU",
-        f"{ENSEMBLE}_cpu.cpp",
+        f"{ENSEMBLE}/cpu.cpp",
         "+ image * side.image_stride + first;",
         "+ int32_t(image * side.image_stride) + first;",
         (EVERY, "-k", "far_apart and ensemble"),
@@ -176,7 +176,7 @@ FAULTS = [
     ),
     Fault(
         "a neighbour beyond the edge",
-        "csrc/ops/patch_discrepancy.h",
+        "csrc/ops/patch_discrepancy/patch_discrepancy.h",
         "if (first >= from - 1) return {from - 1, from - 1, 0.0};",
         "if (first >= from) return {from - 1, from - 1, 0.0};",
         (f"{OPS}/test_patch_discrepancy.py", f"{OPS}/test_patch_discrepancy_emulated.py"),
@@ -190,7 +190,7 @@ FAULTS = [
     ),
     Fault(
         "the remainder of an even split over threads is dropped",
-        f"{ENSEMBLE}_cpu.cpp",
+        f"{ENSEMBLE}/cpu.cpp",
         "num_threads(job.threads)\n  for (int64_t task = 0; task < tasks; ++task)",
         "num_threads(job.threads)\n"
         "  for (int64_t task = 0; task < tasks / job.threads * job.threads; ++task)",
@@ -198,14 +198,14 @@ FAULTS = [
     ),
     Fault(
         "a halo off by one row",
-        "csrc/ops/smooth_saliency.cu",
+        "csrc/ops/smooth_saliency/gpu.cu",
         "const int64_t y = top + i / kInputColumns - (kGaussianReach + kMedianReach);",
         "const int64_t y = top + i / kInputColumns - (kGaussianReach + kMedianReach) + 1;",
         (f"{OPS}/test_smooth_saliency_emulated.py",),
     ),
     Fault(
         "a border that repeats its edge",
-        "csrc/ops/smooth_saliency.h",
+        "csrc/ops/smooth_saliency/smooth_saliency.h",
         "const int64_t period = 2 * (size - 1);",
         "const int64_t period = 2 * size - 1;",
         (f"{OPS}/test_smooth_saliency.py",),
@@ -220,21 +220,21 @@ FAULTS = [
     # --- values
     Fault(
         "mean and standard deviation swapped",
-        f"{ENSEMBLE}_cpu.cpp",
+        f"{ENSEMBLE}/cpu.cpp",
         "  run.inter = out;\n  run.intra = out + map;",
         "  run.intra = out;\n  run.inter = out + map;",
         (f"{OPS}/test_ensemble_discrepancy.py",),
     ),
     Fault(
         "a deviation over n instead of n - 1",
-        f"{ENSEMBLE}.h",
+        f"{ENSEMBLE}/ensemble_discrepancy.h",
         "Real(1) / Real(normal - 1)}",
         "Real(1) / Real(normal)}",
         (f"{OPS}/test_ensemble_discrepancy.py",),
     ),
     Fault(
         "corners aligned instead of half-pixel centres",
-        "csrc/ops/patch_discrepancy.h",
+        "csrc/ops/patch_discrepancy/patch_discrepancy.h",
         "(2 * target + 1) * from - to;",
         "2 * target * from;",
         (f"{OPS}/test_patch_discrepancy.py",),

@@ -66,7 +66,7 @@ def backend(name: Backend) -> Iterator[None]:
 
 
 def _view(value: Any) -> Any:
-    """A tensor as the tuple that the kernels read; lists of tensors likewise."""
+    """A tensor as the tuple that ``csrc/core/module.cpp`` reads; lists of tensors likewise."""
     if isinstance(value, Tensor):
         return (value.data_ptr(), _DTYPE_CODE[value.dtype], tuple(value.shape), value.stride())
     if isinstance(value, (list, tuple)):

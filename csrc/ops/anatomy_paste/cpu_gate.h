@@ -10,7 +10,7 @@
 
 #include "core/matrix_tile.h"
 #include "core/simd.h"
-#include "ops/anatomy_paste.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
 
 namespace medad {
 namespace MEDAD_ISA {

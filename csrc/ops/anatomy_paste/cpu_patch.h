@@ -4,7 +4,7 @@
 
 #include "core/half.h"
 #include "core/simd.h"
-#include "ops/anatomy_paste.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
 #include "ops/anatomy_paste/cpu_gate.h"
 
 namespace medad {

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "core/simd.h"
-#include "ops/lung_mask.h"
 #include "ops/lung_mask/bits.h"
+#include "ops/lung_mask/lung_mask.h"
 
 namespace medad::MEDAD_ISA {
 namespace {

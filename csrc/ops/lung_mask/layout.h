@@ -2,8 +2,8 @@
 // share it.
 #pragma once
 
-#include "ops/lung_mask.h"
 #include "ops/lung_mask/bits.h"
+#include "ops/lung_mask/lung_mask.h"
 
 namespace medad {
 

@@ -3,7 +3,7 @@
 
 #include "core/matrix_tile.h"
 #include "core/workspace.h"
-#include "ops/nt_xent_loss.h"
+#include "ops/nt_xent_loss/nt_xent_loss.h"
 
 namespace medad::MEDAD_ISA {
 namespace {

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "core/gpu.cuh"
-#include "ops/patch_discrepancy.h"
 #include "ops/patch_discrepancy/distance.cuh"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
 namespace {

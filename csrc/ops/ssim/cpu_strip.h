@@ -8,7 +8,7 @@
 
 #include "core/half.h"
 #include "core/matrix_tile.h"
-#include "ops/ssim.h"
+#include "ops/ssim/ssim.h"
 
 namespace medad::MEDAD_ISA {
 namespace {

@@ -1,7 +1,7 @@
 // A walk down some rows of a strip: value, derivatives and gradient. Included by ssim_cpu.cpp only.
 #pragma once
 
-#include "core/dispatch.h"
+#include "core/half.h"
 #include "ops/ssim/cpu_window.h"
 
 namespace medad::MEDAD_ISA {

@@ -3,7 +3,7 @@
 
 #include "core/gpu.cuh"
 #include "core/half.h"
-#include "ops/ssim.h"
+#include "ops/ssim/ssim.h"
 
 namespace medad {
 namespace {

@@ -23,7 +23,7 @@ __all__ = ["MAX_SIDE", "MAX_SIGMA", "SHAPES", "AnatomyPasteParams"]
 MAX_SIDE = 32768
 MAX_SIGMA = 1024.0
 
-# Columns of the two tensors, as csrc/ops/anatomy_paste.h has them.
+# Columns of the two tensors, as csrc/ops/anatomy_paste/anatomy_paste.h has them.
 _INTEGERS = {
     "width": slice(0, 1),
     "height": slice(1, 2),

@@ -13,8 +13,8 @@ from python_tests.ops.anatomy_paste.test_anatomy_paste import DTYPES, make_call,
 # The checks come along: the calls go through the function that Python calls.
 SOURCE = f"""
 #define MEDAD_WITH_CUDA
-{(CSRC / "ops" / "anatomy_paste.cpp").read_text()}
-#include "ops/anatomy_paste.cu"
+{(CSRC / "ops" / "anatomy_paste" / "bind.cpp").read_text()}
+#include "ops/anatomy_paste/gpu.cu"
 namespace medad::baseline {{
 void anatomy_paste_cpu(const PasteJob&) {{}}
 }}

@@ -19,8 +19,8 @@ from python_tests.ops.run_case import far_apart
 # The checks come along: the calls go through the function that Python calls.
 SOURCE = f"""
 #define MEDAD_WITH_CUDA
-{(CSRC / "ops" / "ensemble_discrepancy.cpp").read_text()}
-#include "ops/ensemble_discrepancy.cu"
+{(CSRC / "ops" / "ensemble_discrepancy" / "bind.cpp").read_text()}
+#include "ops/ensemble_discrepancy/gpu.cu"
 namespace medad::baseline {{
 void ensemble_discrepancy_cpu(const EnsembleJob&) {{}}
 }}

@@ -13,8 +13,8 @@ from python_tests.phantoms import chest_phantoms
 # The checks come along: the calls go through the function that Python calls.
 SOURCE = f"""
 #define MEDAD_WITH_CUDA
-{(CSRC / "ops" / "lung_mask.cpp").read_text()}
-#include "ops/lung_mask.cu"
+{(CSRC / "ops" / "lung_mask" / "bind.cpp").read_text()}
+#include "ops/lung_mask/gpu.cu"
 namespace medad {{
 namespace baseline {{
 void lung_mask_cpu(const LungJob&) {{}}

@@ -18,7 +18,7 @@ from python_tests.ops.nt_xent_loss.test_nt_xent_loss import (
 )
 
 ON_HOST = """
-#include "ops/nt_xent_loss.cu"
+#include "ops/nt_xent_loss/gpu.cu"
 
 namespace medad {
 

@@ -21,8 +21,8 @@ from python_tests.ops.run_case import far_apart
 # The checks come along: the calls go through the function that Python calls.
 SOURCE = f"""
 #define MEDAD_WITH_CUDA
-{(CSRC / "ops" / "patch_discrepancy.cpp").read_text()}
-#include "ops/patch_discrepancy.cu"
+{(CSRC / "ops" / "patch_discrepancy" / "bind.cpp").read_text()}
+#include "ops/patch_discrepancy/gpu.cu"
 namespace medad::baseline {{
 void patch_discrepancy_cpu(const DiscrepancyJob&) {{}}
 void patch_discrepancy_backward_cpu(const DiscrepancyJob&) {{}}

@@ -13,7 +13,7 @@ from python_tests.emulation import ORDERS, EmulatedKernels, load
 from python_tests.ops.patch_nce_loss.test_patch_nce_loss import unit_rows
 
 ON_HOST = """
-#include "ops/patch_nce_loss.cu"
+#include "ops/patch_nce_loss/gpu.cu"
 
 namespace medad {
 

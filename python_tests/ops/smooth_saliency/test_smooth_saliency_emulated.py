@@ -13,8 +13,8 @@ from python_tests.ops.smooth_saliency.test_smooth_saliency import DTYPES, make_i
 # The checks come along: the calls go through the function that Python calls.
 SOURCE = f"""
 #define MEDAD_WITH_CUDA
-{(CSRC / "ops" / "smooth_saliency.cpp").read_text()}
-#include "ops/smooth_saliency.cu"
+{(CSRC / "ops" / "smooth_saliency" / "bind.cpp").read_text()}
+#include "ops/smooth_saliency/gpu.cu"
 namespace medad::baseline {{
 void smooth_saliency_cpu(const SaliencyJob&) {{}}
 }}

@@ -22,8 +22,8 @@ from python_tests.ops.ssim.test_ssim import (
 # The checks come along: the calls go through the function that Python calls.
 SOURCE = f"""
 #define MEDAD_WITH_CUDA
-{(CSRC / "ops" / "ssim.cpp").read_text()}
-#include "ops/ssim.cu"
+{(CSRC / "ops" / "ssim" / "bind.cpp").read_text()}
+#include "ops/ssim/gpu.cu"
 namespace medad::baseline {{
 void ssim_cpu(const SsimJob&) {{}}
 }}
