@@ -164,7 +164,7 @@ def _kernel(unknown: Tensor, normal: Tensor, *optional: Tensor | None) -> Tensor
         out.device,
         _contiguous_images(unknown),
         _contiguous_images(normal),
-        *([] if tensor is None else [_contiguous_images(tensor)] for tensor in optional),
+        *(None if tensor is None else _contiguous_images(tensor) for tensor in optional),
         out,
     )
     return out

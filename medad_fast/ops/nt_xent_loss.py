@@ -102,8 +102,9 @@ def _kernel(z1: Tensor, z2: Tensor, temperature: float, *wanted: bool) -> tuple[
     if device.type != "cpu":
         units = torch.empty((2, *z1.shape), dtype=compute, device=device)
         sums = torch.empty_like(units) if any(wanted) else None
-        rows = units.new_empty((_native.kernels.nt_xent_row_values, 2 * z1.shape[0]))
-    tensors = (z1, z2, loss, gradient, units, sums, rows)
+        rows = units.new_empty((_native.kernels.nt_xent_row_values(), 2 * z1.shape[0]))
+    formed = gradient if any(wanted) else None
+    tensors = (z1, z2, loss, formed, units, sums, rows)
     _native.call(_native.kernels.nt_xent_loss, device, *tensors, temperature)
     return loss, gradient if gradient.dtype == dtype else gradient.to(dtype)
 

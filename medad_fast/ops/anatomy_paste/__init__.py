@@ -170,8 +170,7 @@ def _kernel(
     images: Tensor, masks: Optional, sources: Optional, integers: Tensor, reals: Tensor, exact: bool
 ) -> tuple[Tensor, Tensor]:
     out, gate = _shapes(images, exact)
-    none = images.new_empty(())  # no axes: absent
-    scratch = none
+    scratch = None
     if images.is_cuda:
         batch, _, height, width = images.shape
         wide = images.dtype == torch.float64
@@ -181,8 +180,8 @@ def _kernel(
         _native.kernels.anatomy_paste,
         images.device,
         images.contiguous(),
-        none if masks is None else masks.contiguous(),
-        none if sources is None else sources.contiguous(),
+        None if masks is None else masks.contiguous(),
+        None if sources is None else sources.contiguous(),
         integers.contiguous(),
         reals.contiguous(),
         exact,

@@ -58,15 +58,14 @@ def _raw_view(tensor, **changes):
 
 def test_the_extension_checks_again():
     images, masks, params = make_call(2, 1, (32, 40), torch.float32)
-    none = torch.empty(())
     names = ("images", "masks", "sources", "integers", "reals", "out", "gate")
-    good = (images, masks, none, params.integers, params.reals, images.clone(), images.clone())
+    good = (images, masks, None, params.integers, params.reals, images.clone(), images.clone())
     tensors = dict(zip(names, good, strict=True))
 
     def call(exact=False, **changed):
-        views = {name: _raw_view(t) for name, t in tensors.items()} | changed
+        views = {name: None if t is None else _raw_view(t) for name, t in tensors.items()} | changed
         order = [views[name] for name in names[:5]]
-        tail = [_raw_view(none), views["out"], views["gate"], (-1, 0, 1)]
+        tail = [None, views["out"], views["gate"], (-1, 0, 1)]
         _C.anatomy_paste(*order, exact, *tail)
 
     call()

@@ -34,12 +34,11 @@ def _emulated(kernels, images, masks, params, sources=None, exact=False):
     gate = torch.full((batch, 1, height, width), 77, dtype=gate_type)
     size = _C.anatomy_paste_scratch(batch, height, width, wide)
     scratch = torch.full((size,), 255, dtype=torch.uint8)
-    none = torch.empty(())
     kernels.call(
         "anatomy_paste",
         images,
-        none if masks is None else masks,
-        none if sources is None else sources,
+        masks,
+        sources,
         params.integers,
         params.reals,
         exact,

@@ -360,16 +360,16 @@ def test_the_extension_checks_again(changes):
     members, image, out = torch.ones(3, 2, 1, 4, 5), torch.ones(2, 1, 4, 5), torch.ones(3, 40)
     out = out.view(3, 2, 1, 4, 5)
     good, picture, where = _raw_view(members), _raw_view(image), (-1, 0, 1)
-    _C.ensemble_discrepancy(good, good, [picture], [good], _raw_view(out), where)
+    _C.ensemble_discrepancy(good, good, picture, good, _raw_view(out), where)
     bad = _raw_view(members, **changes)
     for arguments in (
-        (bad, good, [picture], []),
-        (good, bad, [picture], []),
-        (good, good, [bad], []),
-        (good, good, [picture], [bad]),
-        (good, good, [picture, picture], []),
-        (good, good, [], []),
-        (good, good, [picture], [good, good]),
+        (bad, good, picture, None),
+        (good, bad, picture, None),
+        (good, good, bad, None),
+        (good, good, picture, bad),
+        (good, good, good, None),
+        (good, good, None, None),
+        (None, good, picture, None),
     ):
         with pytest.raises((ValueError, TypeError)):
             _C.ensemble_discrepancy(*arguments, _raw_view(out), where)

@@ -48,8 +48,8 @@ def _emulated(kernels, inputs, log_variance=True, image=True):
         "ensemble_discrepancy",
         inputs[0],
         inputs[1],
-        [inputs[2]] if image else [],
-        [inputs[3]] if log_variance else [],
+        inputs[2] if image else None,
+        inputs[3] if log_variance else None,
         out,
         None,
     )

@@ -38,10 +38,9 @@ X = torch.rand(5, 3)
     ],
 )
 def test_the_extension_checks_for_itself(change, message):
-    nothing = torch.empty(0)
     arguments: dict[str, Any] = {
         "z1": X, "z2": X, "loss": torch.empty(()), "gradient": torch.empty(2, 5, 3),
-        "units": nothing, "sums": nothing, "rows": nothing, "temperature": 1.0,
+        "units": None, "sums": None, "rows": None, "temperature": 1.0,
     } | change  # fmt: skip
     views = [_view(v) if isinstance(v, Tensor) else v for v in arguments.values()]
     with pytest.raises(ValueError, match=message):

@@ -57,9 +57,9 @@ def run_on_host(
         return torch.full(shape, np.nan, dtype=dtype)
 
     both = (2, *z1.shape)
-    loss, units, rows = nan(), nan(*both), nan(_C.nt_xent_row_values, 2 * len(z1))
-    formed = nan(*both, dtype=z1.dtype) if gradient else nan(0)
-    sums = nan(*both) if gradient else nan(0)
+    loss, units, rows = nan(), nan(*both), nan(_C.nt_xent_row_values(), 2 * len(z1))
+    formed = nan(*both, dtype=z1.dtype) if gradient else None
+    sums = nan(*both) if gradient else None
     kernels.call("on_host", z1, z2, loss, formed, units, sums, rows, temperature, None)
     return [loss, *formed] if gradient else [loss]
 

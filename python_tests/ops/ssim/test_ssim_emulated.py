@@ -56,7 +56,6 @@ def emulated(
     less = 0 if same else window_size - 1
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     shape = (*x.shape[:2], x.shape[2] - less, x.shape[3] - less)
-    none = torch.empty(0, dtype=compute)
     value = torch.full(shape if reduction == "none" else (), math.nan, dtype=compute)
     grads = [torch.full_like(t, math.nan) for t in (x, y)]
     edge = window_size - 1 if same else 0
@@ -70,13 +69,13 @@ def emulated(
         window_size,
         float(sigma),
         same,
-        value if reduction == "none" and not sides else none,
-        value if reduction != "none" else none,
+        value if reduction == "none" and not sides else None,
+        value if reduction != "none" else None,
         float(scale),
-        none if upstream is None else upstream,
+        upstream,
         float(scale),
-        grads[0] if 0 in sides else none.to(x.dtype),
-        grads[1] if 1 in sides else none.to(x.dtype),
+        grads[0] if 0 in sides else None,
+        grads[1] if 1 in sides else None,
         torch.full((tiles,), math.nan, dtype=torch.float64),
         None,
     )
