@@ -33,6 +33,7 @@ R = TypeVar("R")
 _new_library: Any = torch.library.Library  # torch gives it no types
 _LIBRARY = _new_library("medad_fast", "DEF")
 _DTYPE_CODE = {getattr(torch, name): code for name, code in kernels.dtypes.items()}
+_CPU = torch.device("cpu")
 _warned: set[str] = set()
 
 
@@ -275,12 +276,12 @@ def _runs_kernel(op: str, first: Any) -> bool:
     """Whether the kernel of ``op`` should run, and there is one where its first argument lies."""
     if _backend == "reference":
         return False
-    tensor = first[0] if isinstance(first, list) else first
-    if tensor.is_cpu or tensor.is_meta:  # of meta tensors the registered op tells the shapes
+    device = (first[0] if isinstance(first, list) else first).device
+    if device == _CPU:  # spares the word, which takes longer
         return True
-    kind = tensor.device.type
-    if kind == "cuda" and kernels.with_cuda:
-        return True
+    kind = device.type
+    if kind in ("cpu", "meta") or (kind == "cuda" and kernels.with_cuda):
+        return True  # of meta tensors the registered op tells the shapes
     if not torch.compiler.is_compiling() and op not in _warned:
         _warned.add(op)
         reason = f" ({kernels.cuda_reason})" if kind == "cuda" else ""

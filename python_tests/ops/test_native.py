@@ -69,7 +69,7 @@ def doubled() -> Callable[[Any], Any]:
 
 def test_without_a_kernel_plain_torch_is_used_and_said_so_once(doubled, monkeypatch):
     def tensor_on(kind: str) -> Any:
-        return SimpleNamespace(device=torch.device(kind), is_cpu=False, is_meta=False)
+        return SimpleNamespace(device=torch.device(kind))
 
     with pytest.warns(RuntimeWarning, match="doubled: no compiled kernel for xpu tensors") as seen:
         assert doubled(tensor_on("xpu")) == 3

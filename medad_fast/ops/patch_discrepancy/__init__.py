@@ -127,12 +127,12 @@ def _projected(x: Tensor, head: Head) -> Tensor:
 
 
 def _reference(
-    features: Maps, reconstructed: Maps, flat_heads: Maps, height: int, width: int, reduction: str
+    features: Maps, reconstructed: Maps, flat: Maps, height: int, width: int, reduction: Reduction
 ) -> Tensor:
-    parts = [iter(flat_heads)] * 4
-    heads = list(zip(*parts, strict=True)) or None
-    options: Any = {"size": (height, width), "heads": heads, "reduction": reduction}
-    result = patch_discrepancy_reference(features, reconstructed, **options)
+    heads: Any = [flat[first : first + 4] for first in range(0, len(flat), 4)] or None
+    result = patch_discrepancy_reference(
+        features, reconstructed, size=(height, width), heads=heads, reduction=reduction
+    )
     return result if isinstance(result, Tensor) else torch.stack(result)
 
 
@@ -146,8 +146,10 @@ def _shapes(features: Maps, *others: Any) -> Tensor:
 
 def _distances(features: Maps, like: Tensor) -> Tensor | None:
     """Scratch for the layers' own maps on the GPU; the CPU kernel brings its own, much smaller."""
-    positions = sum(map_.shape[2] * map_.shape[3] for map_ in features) if like.is_cuda else 0
-    return like.new_empty(features[0].shape[0] * positions) if like.is_cuda else None
+    if not like.is_cuda:
+        return None
+    positions = sum(map_.shape[2] * map_.shape[3] for map_ in features)
+    return like.new_empty(features[0].shape[0] * positions)
 
 
 def _kernel(features: Maps, reconstructed: Maps, heads: Maps, *options: Any) -> Tensor:
