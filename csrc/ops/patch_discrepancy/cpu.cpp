@@ -15,8 +15,7 @@
 #include "core/simd.h"
 #include "ops/patch_discrepancy/patch_discrepancy.h"
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
 #ifdef __FMA__
@@ -49,15 +48,13 @@ template <class A>
 constexpr bool is_same<A, A> = true;
 
 }  // namespace
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA
 
 #include "ops/patch_discrepancy/cpu_block.h"
 #include "ops/patch_discrepancy/cpu_heads.h"
 #include "ops/patch_discrepancy/cpu_resize.h"
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
 constexpr int64_t kGroupBytes = 512 << 10;     // distances of the images worked on at once
@@ -312,5 +309,4 @@ void patch_discrepancy_backward_cpu(const DiscrepancyJob& job) {
   with_floating_type(job.dtype, [&](auto zero) { Run<decltype(zero)>(job, true).backward(); });
 }
 
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA

@@ -8,8 +8,7 @@
 // Included by patch_discrepancy_cpu.cpp only, once per instruction set.
 #pragma once
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
 constexpr int kMaxBlock = 512;     // positions: three sums of doubles make 12 KB of L1
@@ -414,5 +413,4 @@ inline void block_gradient(const Block& block, const map_of<T>* upstream) {
 }
 
 }  // namespace
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA

@@ -7,8 +7,7 @@
 // Included by patch_discrepancy_cpu.cpp only, once per instruction set.
 #pragma once
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
 constexpr int64_t kHeadPanels =
@@ -105,5 +104,4 @@ inline void block_head_distance(const Block& block, const real_of<T>* packed, re
 }
 
 }  // namespace
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA

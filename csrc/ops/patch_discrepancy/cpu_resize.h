@@ -6,8 +6,7 @@
 // Included by patch_discrepancy_cpu.cpp only, once per instruction set.
 #pragma once
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
 // A layer's taps along W.
@@ -91,5 +90,4 @@ inline void gather_row(const M* grad, const DiscrepancyLayer& layer, const Colum
 }
 
 }  // namespace
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA
