@@ -1,4 +1,4 @@
-// What both kernels of anatomy_paste see of a job. Included by anatomy_paste.cu only.
+// What both kernels of anatomy_paste see of a job. Included by gpu.cu only.
 #pragma once
 
 #include <type_traits>

@@ -5,13 +5,10 @@
 // computed by itself in one order: any number of threads, any batch around an image and any layout
 // give the same bits.
 
-#include "core/cpu_level.h"
-#include "core/half.h"
-#include "core/simd_io.h"
+#include "core/simd.h"
 #include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
 constexpr int64_t kBlock = 2048;              // pixels of a task
@@ -276,5 +273,4 @@ void ensemble_discrepancy_cpu(const EnsembleJob& job) {
   with_floating_type(job.dtype, [&](auto zero) { run_all<decltype(zero)>(job); });
 }
 
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA

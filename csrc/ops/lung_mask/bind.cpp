@@ -1,6 +1,5 @@
 #include "core/bind.h"
 
-#include "ops/lung_mask/layout.h"
 #include "ops/lung_mask/lung_mask.h"
 
 namespace medad {

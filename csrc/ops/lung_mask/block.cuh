@@ -1,9 +1,8 @@
-// One image and the block of threads that works on it. Included by lung_mask.cu only.
+// One image and the block of threads that works on it. Included by gpu.cu only.
 #pragma once
 
 #include "core/gpu.cuh"
 #include "ops/lung_mask/bits.h"
-#include "ops/lung_mask/layout.h"
 #include "ops/lung_mask/lung_mask.h"
 
 namespace medad {

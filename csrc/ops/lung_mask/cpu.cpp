@@ -6,38 +6,151 @@
 
 #include <omp.h>
 
-#include <new>
-
-#include "core/cpu_level.h"
-#include "core/simd.h"
+#include "core/workspace.h"
 #include "ops/lung_mask/bits.h"
 #include "ops/lung_mask/cpu_clahe.h"
-#include "ops/lung_mask/cpu_components.h"
 #include "ops/lung_mask/lung_mask.h"
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
+constexpr int kWordBits = 64;
 constexpr int kByteBits = 8;
 
-// Gives out parts of one block of memory, or, without a block, only counts them.
-class Parts {
- public:
-  explicit Parts(char* data) : data_(data) {}
-
-  template <class T>
-  T* take(int64_t count) {
-    T* part = data_ ? reinterpret_cast<T*>(data_ + used_) : nullptr;
-    used_ += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
-    return part;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* data_;
-  int64_t used_ = 0;
+// Connected components of a binary image, by union-find over the runs of its rows.
+struct Component {
+  int32_t area;
+  int32_t top, bottom, left, right;  // the last row and column included
+  bool at_border;
 };
+
+// Runs in raster order, and the component of each: components are numbered by their first pixels.
+struct Runs {
+  int32_t *first, *last;  // columns, both included
+  int32_t* component;
+  int32_t* row_start;  // height + 1 of them
+  Component* components;
+  int32_t count;
+};
+
+MEDAD_INLINE void append_places(uint64_t word, int32_t base, int32_t* to, int32_t& count) {
+  for (; word != 0; word &= word - 1) to[count++] = base + __builtin_ctzll(word);
+}
+
+MEDAD_INLINE void find_runs(const uint64_t* image, const BitShape& shape, Runs& runs) {
+  int32_t starts = 0, ends = 0;
+  for (int64_t y = 0; y < shape.height; ++y, image += shape.words) {
+    runs.row_start[y] = starts;
+    for (int64_t w = 0; w < shape.words; ++w) {
+      if (image[w] == 0) continue;
+      const Neighbours<uint64_t> at = beside<uint64_t>(image, shape, w);
+      append_places(at.here & ~at.left, int32_t(w * kWordBits), runs.first, starts);
+      append_places(at.here & ~at.right, int32_t(w * kWordBits), runs.last, ends);
+    }
+  }
+  runs.row_start[shape.height] = starts;
+}
+
+MEDAD_INLINE int32_t root_of(int32_t* parent, int32_t run) {
+  while (parent[run] != run) {
+    parent[run] = parent[parent[run]];
+    run = parent[run];
+  }
+  return run;
+}
+
+// Joins runs of neighbouring rows whose columns overlap, or, with `reach` 1, touch at a corner.
+MEDAD_INLINE void join_runs(Runs& runs, int64_t height, int reach) {
+  int32_t* parent = runs.component;
+  for (int32_t r = 0; r < runs.row_start[height]; ++r) parent[r] = r;
+  for (int64_t y = 1; y < height; ++y) {
+    int32_t above = runs.row_start[y - 1];
+    const int32_t end_above = runs.row_start[y], end = runs.row_start[y + 1];
+    for (int32_t r = runs.row_start[y]; r < end; ++r) {
+      while (above < end_above && runs.last[above] + reach < runs.first[r]) ++above;
+      for (int32_t a = above; a < end_above && runs.first[a] <= runs.last[r] + reach; ++a) {
+        const int32_t one = root_of(parent, a), other = root_of(parent, r);
+        // The smaller number is the root: that of the first pixel.
+        if (one < other) {
+          parent[other] = one;
+        } else {
+          parent[one] = other;
+        }
+      }
+    }
+  }
+}
+
+MEDAD_INLINE void measure(Runs& runs, int64_t height, int64_t width) {
+  runs.count = 0;
+  for (int64_t y = 0; y < height; ++y) {
+    const int32_t row = int32_t(y);
+    const bool outer = y == 0 || y == height - 1;
+    for (int32_t r = runs.row_start[y]; r < runs.row_start[y + 1]; ++r) {
+      const int32_t first = runs.first[r], last = runs.last[r];
+      const bool at_border = outer || first == 0 || last == width - 1;
+      const int32_t parent = runs.component[r];
+      if (parent == r) {
+        runs.component[r] = runs.count;
+        runs.components[runs.count++] = {last - first + 1, row, row, first, last, at_border};
+        continue;
+      }
+      // Parents come before their children and have been numbered.
+      runs.component[r] = runs.component[parent];
+      Component& own = runs.components[runs.component[r]];
+      own.area += last - first + 1;
+      own.bottom = row;
+      own.left = first < own.left ? first : own.left;
+      own.right = last > own.right ? last : own.right;
+      own.at_border |= at_border;
+    }
+  }
+}
+
+// All components, 8-connected with `reach` 1, 4-connected with 0.
+MEDAD_INLINE void label(const uint64_t* image, const BitShape& shape, int64_t width, int reach,
+                        Runs& runs) {
+  find_runs(image, shape, runs);
+  join_runs(runs, shape.height, reach);
+  measure(runs, shape.height, width);
+}
+
+MEDAD_INLINE void set_columns(uint64_t* row, int32_t first, int32_t last) {
+  for (int64_t w = first / kWordBits; w <= last / kWordBits; ++w) {
+    row[w] |= between_columns<uint64_t>(w, first, last);
+  }
+}
+
+// The image of the components that `keep` accepts.
+template <class Keep>
+MEDAD_INLINE void draw(const Runs& runs, const BitShape& shape, uint64_t* image, Keep keep) {
+  for (int64_t i = 0; i < shape.height * shape.words; ++i) image[i] = 0;
+  for (int64_t y = 0; y < shape.height; ++y) {
+    for (int32_t r = runs.row_start[y]; r < runs.row_start[y + 1]; ++r) {
+      if (keep(runs.component[r])) {
+        set_columns(image + y * shape.words, runs.first[r], runs.last[r]);
+      }
+    }
+  }
+}
+
+// Pixels of a component that are not set in `erased`.
+MEDAD_INLINE int32_t area_left(const Runs& runs, const BitShape& shape, int32_t component,
+                               const uint64_t* erased) {
+  const Component& own = runs.components[component];
+  int32_t area = own.area;
+  for (int32_t y = own.top; y <= own.bottom; ++y) {
+    const uint64_t* row = erased + y * shape.words;
+    for (int32_t r = runs.row_start[y]; r < runs.row_start[y + 1]; ++r) {
+      if (runs.component[r] != component) continue;
+      for (int64_t w = runs.first[r] / kWordBits; w <= runs.last[r] / kWordBits; ++w) {
+        const uint64_t mine = between_columns<uint64_t>(w, runs.first[r], runs.last[r]);
+        area -= __builtin_popcountll(row[w] & mine);
+      }
+    }
+  }
+  return area;
+}
 
 // The memory of one thread.
 struct Scratch {
@@ -296,31 +409,17 @@ class Segmentation {
   int64_t pixels_, words_;
 };
 
-// Memory that is given back whatever happens; `new` because it throws where it must.
-class Memory {
- public:
-  explicit Memory(int64_t bytes)
-      : data_(static_cast<char*>(::operator new(size_t(bytes), std::align_val_t(64)))) {}
-  ~Memory() { ::operator delete(data_, std::align_val_t(64)); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  char* data() const { return data_; }
-
- private:
-  char* data_;
-};
-
 }  // namespace
 
 void lung_mask_cpu(const LungJob& job) {
   const ClaheGrid grid = clahe_grid(job.height, job.width);
-  Parts counted(nullptr);
+  Parts counted{nullptr};
   (void)Scratch(job, grid, counted);
   const int threads = int(job.batch < job.threads ? job.batch : job.threads);
-  const Memory memory(counted.used() * threads);
+  const Workspace<char> memory(counted.used * threads);
 
   const auto work = [&](int64_t first, int64_t last, int64_t step, int thread) {
-    Parts parts(memory.data() + counted.used() * thread);
+    Parts parts{memory.data + counted.used * thread};
     Scratch scratch(job, grid, parts);
     Segmentation segmentation(job, grid, scratch);
     const int64_t pixels = job.height * job.width;
@@ -340,5 +439,4 @@ void lung_mask_cpu(const LungJob& job) {
   work(omp_get_thread_num(), job.batch, omp_get_num_threads(), omp_get_thread_num());
 }
 
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA

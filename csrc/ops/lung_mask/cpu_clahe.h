@@ -1,4 +1,4 @@
-// CLAHE and Otsu on the CPU, one image. For lung_mask_cpu.cpp only.
+// CLAHE and Otsu on the CPU, one image. Included by cpu.cpp only.
 #pragma once
 
 #include "core/simd.h"

@@ -15,9 +15,7 @@
 #include "core/gpu.cuh"
 #include "ops/lung_mask/block.cuh"
 #include "ops/lung_mask/components.cuh"
-#include "ops/lung_mask/layout.h"
 #include "ops/lung_mask/lung_mask.h"
-#include "ops/lung_mask/select.cuh"
 #include "ops/lung_mask/threshold.cuh"
 
 namespace medad {

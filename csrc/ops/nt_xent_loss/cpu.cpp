@@ -7,7 +7,9 @@
 // number: each block is in exactly one tile a round, so that threads share out the tiles of a round
 // freely and yet every number is a sum in one order, that of the rounds.
 
-#include "ops/nt_xent_loss/cpu_tiles.h"
+#include "core/matrix_tile.h"
+#include "core/workspace.h"
+#include "ops/nt_xent_loss/nt_xent_loss.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -21,6 +23,266 @@ constexpr int64_t kBlocksKept = 4;
 
 // Multiply-adds of the similarities below which one thread is done before a second has been woken.
 constexpr int64_t kWorkForThreads = 1 << 21;
+
+constexpr int64_t kBlock = 128;
+constexpr int64_t kStep = kBlock + 16;  // of a tile's rows: a power of two would share cache sets
+constexpr int64_t kTileElements = kBlock * kStep;
+
+template <class T>
+struct Job {
+  const T* z[2];
+  T* gradient;
+  int64_t pairs, rows, depth, blocks, wide;
+  T inverse_temperature;
+  bool own_tops;    // exp((s - 1) / T) could underflow: each row gets a top of its own
+  bool keep_tiles;  // of exponentials, from the first pass to the second
+
+  T *units, *across, *panels;  // (N, D), and packed along either side
+  T *largest, *root, *top, *positive, *weight, *pull, *tiles;
+  double *others, *losses;
+  int64_t* taken;  // tiles of each round of each pass
+
+  MEDAD_INLINE int64_t first_row(int64_t block) const { return block * kBlock; }
+  MEDAD_INLINE int64_t rows_of(int64_t block) const {
+    return smaller(kBlock, rows - block * kBlock);
+  }
+  MEDAD_INLINE int64_t partner(int64_t row) const {
+    return row < pairs ? row + pairs : row - pairs;
+  }
+};
+
+struct Tile {
+  int64_t i, j;  // blocks, i <= j
+  int64_t first_row, first_column, rows, columns;
+
+  MEDAD_INLINE bool diagonal() const { return i == j; }
+};
+
+// units = z / |z| by way of z / largest, which neither overflows nor underflows.
+template <class T>
+MEDAD_INLINE void normalise_row(const Job<T>& job, int64_t row) {
+  constexpr int kWidth = kLanes<T>;
+  const int64_t depth = job.depth, whole = depth / kWidth * kWidth;
+  const T* z = row < job.pairs ? job.z[0] + row * depth : job.z[1] + (row - job.pairs) * depth;
+  T* unit = job.units + row * depth;
+  Vector<T> tops = {};
+  for (int64_t d = 0; d < whole; d += kWidth) {
+    const Vector<T> v = load<T>(z + d);
+    tops = larger(tops, v < 0 ? -v : v);
+  }
+  T top = horizontal_max<T>(tops);
+  for (int64_t d = whole; d < depth; ++d) {
+    const T v = z[d] < 0 ? -z[d] : z[d];
+    top = v > top ? v : top;
+  }
+  if (top == 0) top = 1;
+
+  Vector<T> squares = {};
+  for (int64_t d = 0; d < whole; d += kWidth) {
+    const Vector<T> v = load<T>(z + d) / broadcast(top);
+    store<T>(unit + d, v);
+    squares = fma(v, v, squares);
+  }
+  T square = horizontal_sum<T>(squares);
+  for (int64_t d = whole; d < depth; ++d) {
+    unit[d] = z[d] / top;
+    square += unit[d] * unit[d];
+  }
+  const T root = square == 0 ? T(1) : T(__builtin_sqrt(double(square)));
+  for (int64_t d = 0; d < whole; d += kWidth) {
+    store<T>(unit + d, load<T>(unit + d) / broadcast(root));
+  }
+  for (int64_t d = whole; d < depth; ++d) unit[d] /= root;
+  job.largest[row] = top;
+  job.root[row] = root;
+}
+
+template <class T>
+void prepare_block(const Job<T>& job, int64_t block) {
+  const int64_t first = job.first_row(block), rows = job.rows_of(block), depth = job.depth;
+  for (int64_t row = first; row < first + rows; ++row) {
+    normalise_row(job, row);
+    job.top[row] = job.own_tops ? -T(__builtin_inf()) : T(1);
+    job.others[row] = 0;
+  }
+  const T* units = job.units + first * depth;
+  for (int64_t c = 0; c < rows; c += kPanel<T>) {
+    pack_panel_transposed<T>(units + c * depth, depth, depth, rows - c,
+                             job.across + (first + c) * depth);
+  }
+  if (!job.gradient) return;
+  for (int64_t d = 0; d < depth; d += kPanel<T>) {
+    pack_panel<T>(units + d, depth, rows, depth - d, job.panels + first * job.wide + d * rows);
+  }
+}
+
+template <class T>
+void finish_sums(const Job<T>& job, int64_t block) {
+  const int64_t first = job.first_row(block);
+  for (int64_t row = first; row < first + job.rows_of(block); ++row) {
+    const double distance =
+        double(job.positive[row] - job.top[row]) * double(job.inverse_temperature);
+    const double others = job.others[row], sum = __builtin_exp(distance) + others;
+    const double scale = double(job.inverse_temperature) / (sum * double(job.rows));
+    job.losses[row] = nt_xent_row_loss(others, distance);
+    job.weight[row] = T(scale);
+    job.pull[row] = T(others * scale);
+  }
+}
+
+// dz from du.
+template <class T>
+void finish_gradients(const Job<T>& job, int64_t block) {
+  constexpr int kWidth = kLanes<T>;
+  const int64_t depth = job.depth, whole = depth / kWidth * kWidth, first = job.first_row(block);
+  for (int64_t row = first; row < first + job.rows_of(block); ++row) {
+    const T* unit = job.units + row * depth;
+    T* gradient = job.gradient + row * depth;
+    Vector<T> sums = {};
+    for (int64_t d = 0; d < whole; d += kWidth) {
+      sums = fma(load<T>(unit + d), load<T>(gradient + d), sums);
+    }
+    T along = horizontal_sum<T>(sums);
+    for (int64_t d = whole; d < depth; ++d) along += unit[d] * gradient[d];
+    const Vector<T> root = broadcast(job.root[row]), largest = broadcast(job.largest[row]);
+    for (int64_t d = 0; d < whole; d += kWidth) {
+      const Vector<T> across = load<T>(gradient + d) - load<T>(unit + d) * broadcast(along);
+      store<T>(gradient + d, across / root / largest);
+    }
+    for (int64_t d = whole; d < depth; ++d) {
+      gradient[d] = (gradient[d] - unit[d] * along) / job.root[row] / job.largest[row];
+    }
+  }
+}
+
+// The similarities of a tile. A row with itself, with its positive (which is noted) and with the
+// padding get -inf, whose exponential is nothing.
+template <class T>
+void similarities(const Job<T>& job, const Tile& at, T* tile) {
+  const int64_t depth = job.depth, width = round_up(at.columns, kPanel<T>);
+  const int64_t parts = (at.rows + kTileRows - 1) / kTileRows;
+  for (int64_t c = 0; c < width; c += kPanel<T>) {
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t row = part_begin(at.rows, part, parts);
+      multiply_rows<T>(part_begin(at.rows, part + 1, parts) - row,
+                       job.units + (at.first_row + row) * depth, depth, 1,
+                       job.across + (at.first_column + c) * depth, depth, tile + row * kStep + c,
+                       kStep, false);
+    }
+  }
+  for (int64_t r = 0; r < at.rows; ++r) {
+    T* row = tile + r * kStep;
+    if (at.diagonal()) row[r] = -T(__builtin_inf());
+    const int64_t i = at.first_row + r, p = job.partner(i), c = p - at.first_column;
+    if (c >= 0 && c < at.columns) {
+      job.positive[i] = job.positive[p] = row[c];
+      row[c] = -T(__builtin_inf());
+    }
+    for (int64_t d = at.columns; d < width; ++d) row[d] = -T(__builtin_inf());
+  }
+}
+
+// Where tops are each row's own: the largest similarity, the positive's included.
+template <class T>
+void raise_tops(const Job<T>& job, const Tile& at, T* tile) {
+  const auto raise = [&](int64_t row, T value) {
+    if (value > job.top[row]) job.top[row] = value;
+  };
+  similarities(job, at, tile);
+  for (int64_t r = 0; r < at.rows; ++r) {
+    const int64_t i = at.first_row + r, c = job.partner(i) - at.first_column;
+    if (c >= 0 && c < at.columns) {
+      raise(i, job.positive[i]);
+      raise(at.first_column + c, job.positive[i]);
+    }
+    for (int64_t d = 0; d < at.columns; ++d) {
+      raise(i, tile[r * kStep + d]);
+      if (!at.diagonal()) raise(at.first_column + d, tile[r * kStep + d]);
+    }
+  }
+}
+
+// Adds a tile's exponentials to the sums of its rows and, off the diagonal, of its columns.
+template <class T, bool kOwnTops>
+void add_exponentials(const Job<T>& job, const Tile& at, T* tile) {
+  constexpr int kWidth = kLanes<T>;
+  const int64_t width = round_up(at.columns, kPanel<T>);
+  const Vector<T> scale = broadcast(job.inverse_temperature);
+  similarities(job, at, tile);
+  T columns[kBlock] = {}, tops[kBlock] = {};
+  for (int64_t c = 0; kOwnTops && c < at.columns; ++c) tops[c] = job.top[at.first_column + c];
+  for (int64_t r = 0; r < at.rows; ++r) {
+    T* row = tile + r * kStep;
+    const Vector<T> top = broadcast(kOwnTops ? job.top[at.first_row + r] : T(1));
+    Vector<T> sums = {};
+    for (int64_t c = 0; c < width; c += kWidth) {
+      const Vector<T> s = load<T>(row + c);
+      const Vector<T> e = exp_of_negative((s - top) * scale);
+      sums += e;
+      if (kOwnTops) {
+        const Vector<T> other = exp_of_negative((s - load<T>(tops + c)) * scale);
+        store<T>(columns + c, load<T>(columns + c) + other);
+      } else {
+        store<T>(columns + c, load<T>(columns + c) + e);
+        store<T>(row + c, e);
+      }
+    }
+    job.others[at.first_row + r] += double(horizontal_sum<T>(sums));
+  }
+  if (at.diagonal()) return;
+  for (int64_t c = 0; c < at.columns; ++c) job.others[at.first_column + c] += double(columns[c]);
+}
+
+// The tile's part of E + E^T, in place of its exponentials.
+template <class T, bool kOwnTops>
+void scale_exponentials(const Job<T>& job, const Tile& at, T* tile) {
+  constexpr int kWidth = kLanes<T>;
+  const int64_t width = round_up(at.columns, kPanel<T>);
+  const Vector<T> scale = broadcast(job.inverse_temperature);
+  if (!job.keep_tiles) similarities(job, at, tile);
+  T weights[kBlock] = {}, tops[kBlock] = {};
+  for (int64_t c = 0; c < at.columns; ++c) {
+    weights[c] = job.weight[at.first_column + c];
+    tops[c] = job.top[at.first_column + c];
+  }
+  for (int64_t r = 0; r < at.rows; ++r) {
+    T* row = tile + r * kStep;
+    const int64_t i = at.first_row + r, partner = job.partner(i) - at.first_column;
+    const Vector<T> weight = broadcast(job.weight[i]), top = broadcast(job.top[i]);
+    for (int64_t c = 0; c < width; c += kWidth) {
+      const Vector<T> value = load<T>(row + c), other = load<T>(weights + c);
+      if (kOwnTops) {
+        const Vector<T> mine = exp_of_negative((value - top) * scale) * weight;
+        store<T>(row + c, mine + exp_of_negative((value - load<T>(tops + c)) * scale) * other);
+      } else {
+        const Vector<T> e = job.keep_tiles ? value : exp_of_negative((value - top) * scale);
+        store<T>(row + c, e * (weight + other));
+      }
+    }
+    if (partner >= 0 && partner < at.columns) {
+      row[partner] = -(job.pull[i] + job.pull[job.partner(i)]);
+    }
+  }
+}
+
+// Adds the tile's products to the gradients of its rows and, off the diagonal, of its columns.
+template <class T>
+void add_gradients(const Job<T>& job, const Tile& at, const T* tile, bool first) {
+  const int64_t depth = job.depth;
+  const auto panels = [&](int64_t row) { return job.panels + row * job.wide; };
+  const auto add = [&](int64_t to, int64_t count, const T* factor, int64_t row_step,
+                       int64_t depth_step, const T* wide, int64_t terms) {
+    const int64_t parts = (count + kTileRows - 1) / kTileRows;
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t row = part_begin(count, part, parts);
+      multiply_wide<T>(part_begin(count, part + 1, parts) - row, factor + row * row_step, row_step,
+                       depth_step, wide, terms, job.gradient + (to + row) * depth, depth, !first);
+    }
+  };
+  add(at.first_row, at.rows, tile, kStep, 1, panels(at.first_column), at.columns);
+  if (at.diagonal()) return;
+  add(at.first_column, at.columns, tile, 1, kStep, panels(at.first_row), at.rows);
+}
 
 // visit(tile, memory, first round) for all tiles, whichever thread comes first.
 template <class T, class Visit>

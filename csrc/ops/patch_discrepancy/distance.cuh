@@ -1,4 +1,4 @@
-// The distance of each position, and its gradient. Included by patch_discrepancy.cu only.
+// The distance of each position, and its gradient. Included by gpu.cu only.
 #pragma once
 
 #include "core/check.h"

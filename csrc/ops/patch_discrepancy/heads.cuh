@@ -1,4 +1,4 @@
-// The distance of projected vectors on the GPU. Included by patch_discrepancy.cu only.
+// The distance of projected vectors on the GPU. Included by gpu.cu only.
 //
 // Bound by arithmetic: a block takes some positions of one image through both layers of the head,
 // for both sides at once, so that a weight that was fetched serves twice as many products. The

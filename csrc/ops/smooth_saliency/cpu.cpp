@@ -8,15 +8,10 @@
 
 #include <omp.h>
 
-#include <new>
-
-#include "core/cpu_level.h"
-#include "core/half.h"
-#include "core/simd_io.h"
+#include "core/workspace.h"
 #include "ops/smooth_saliency/smooth_saliency.h"
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
 constexpr int64_t kManyImages = 16;         // then a task is a whole image
@@ -70,24 +65,6 @@ struct VectorOrder {
   static MEDAD_INLINE V smaller(V a, V b) { return b < a ? b : a; }
   static MEDAD_INLINE V larger(V a, V b) { return b > a ? b : a; }
 #endif
-};
-
-// Zeros that are given back whatever happens.
-template <class R>
-class Scratch {
- public:
-  explicit Scratch(int64_t count)
-      : data_(static_cast<R*>(::operator new(size_t(count) * sizeof(R), std::align_val_t(64)))) {
-    for (int64_t i = 0; i < count; ++i) data_[i] = 0;
-  }
-  ~Scratch() { ::operator delete(data_, std::align_val_t(64)); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
-  R* data() const { return data_; }
-
- private:
-  R* data_;
 };
 
 constexpr int64_t kRows = 2 * kMedianSide + 1 + kGaussianSide + 1;
@@ -270,19 +247,20 @@ void run_all(const SaliencyJob& job) {
   const int64_t pixels = job.batch * job.height * job.width;
   const int threads = pixels < kSerialPixels ? 1 : job.threads;
   const int64_t each = kRows * step_of<R>(job.width);
-  const Scratch<R> scratch(threads * each);
+  const Workspace<R> scratch(threads * each);
+  for (int64_t i = 0; i < threads * each; ++i) scratch.data[i] = 0;
   const auto task = [&](int64_t t, R* own) __attribute__((always_inline)) {
     const int64_t first = t % bands * rows;
     const int64_t last = first + rows < job.height ? first + rows : job.height;
     Band<T>(job, t / bands, own).run(first, last);
   };
   if (threads == 1) {
-    for (int64_t t = 0; t < tasks; ++t) task(t, scratch.data());
+    for (int64_t t = 0; t < tasks; ++t) task(t, scratch.data);
     return;
   }
 #pragma omp parallel num_threads(threads)
   {
-    R* own = scratch.data() + omp_get_thread_num() * each;
+    R* own = scratch.data + omp_get_thread_num() * each;
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < tasks; ++t) task(t, own);
   }
@@ -294,5 +272,4 @@ void smooth_saliency_cpu(const SaliencyJob& job) {
   with_floating_type(job.dtype, [&](auto zero) { run_all<decltype(zero)>(job); });
 }
 
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA

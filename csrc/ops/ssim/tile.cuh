@@ -1,4 +1,4 @@
-// One tile of SSIM and its gradient, by one block. Included by ssim.cu only.
+// One tile of SSIM and its gradient, by one block. Included by gpu.cu only.
 #pragma once
 
 #include "core/gpu.cuh"
