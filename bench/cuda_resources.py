@@ -92,13 +92,13 @@ def _short_name(kernel: str) -> str:
 
 def table() -> dict[str, Any]:
     """All kernels of ``csrc/ops``, by source, kernel and architecture."""
-    sources = sorted((ROOT / "csrc" / "ops").glob("*.cu"))
+    sources = sorted((ROOT / "csrc" / "ops").glob("*/gpu.cu"))
     with ThreadPoolExecutor(2) as pool:
         reports = list(pool.map(compile_kernels, sources))
     kernels: dict[str, dict[str, dict[str, Resources]]] = {}
     for source, report in zip(sources, reports, strict=True):
         for kernel, arch, resources in parse(report):
-            kernels.setdefault(source.stem, {}).setdefault(kernel, {})[f"sm_{arch}"] = resources
+            kernels.setdefault(source.parent.name, {}).setdefault(kernel, {})[f"sm_{arch}"] = resources
     return {"nvcc": nvcc_release(), "architectures": list(ARCHITECTURES), "kernels": kernels}
 
 

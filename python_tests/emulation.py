@@ -81,15 +81,17 @@ class EmulatedKernels:
         return int(self._library.emulation_launches())
 
     def call(self, launcher: str, *arguments: Any) -> None:
-        """Run ``launcher``; where it takes a ``Launch``, pass ``None``.
+        """Run ``launcher``; ``None`` is a tensor that is not given, or the place of its ``Launch``.
 
         Raises:
             RuntimeError: what the kernel or its launcher did wrong: an index out of bounds, a
                 barrier that not all threads reach, a failed check.
         """
-        alive: list[Any] = []
+        alive: list[Any] = []  # what the pointers point to
         pointers = (ctypes.c_void_p * len(arguments))()
         for i, argument in enumerate(arguments):
+            if argument is None:
+                continue
             if isinstance(argument, Tensor):
                 value: Any = _view(argument)
             elif isinstance(argument, (list, tuple)):
@@ -99,10 +101,10 @@ class EmulatedKernels:
             elif isinstance(argument, float):
                 value = ctypes.c_double(argument)
             else:
-                value = ctypes.c_int64(0 if argument is None else int(argument))
+                value = ctypes.c_int64(int(argument))
             alive.append(value)
             pointers[i] = ctypes.addressof(value)
-        if getattr(self._library, f"emulated_{launcher}")(pointers):
+        if self._library.emulation_call(launcher.encode(), pointers):
             raise RuntimeError(self._library.emulation_error().decode())
 
 
@@ -135,7 +137,7 @@ def load(source: str, launchers: Sequence[str], options: Sequence[str] = ()) -> 
         pytest.skip("no C++ compiler for the emulation of CUDA kernels")
     code = f'#include "{source}"\n' if source.endswith(".cu") else source
     code += '#include "emulation/entry.h"\n'
-    code += "".join(f"MEDAD_EMULATION_ENTRY({name})\n" for name in launchers)
+    code += "".join(f"MEDAD_EMULATION_ENTRY({name});\n" for name in launchers)
     flags = ["-std=c++17", "-O1", "-g1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
     flags += ["-Wno-unknown-pragmas"]  # unroll is nvcc's
     # Hidden: each library keeps a scheduler of its own, though they share a process.

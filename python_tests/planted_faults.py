@@ -52,7 +52,6 @@ class Fault:
 
 
 NATIVE = "medad_fast/ops/_native.py"
-LAYERS = "medad_fast/ops/_feature_layers.py"
 DISTANCE = "csrc/ops/patch_discrepancy/distance.cuh"
 RESIZE = "csrc/ops/patch_discrepancy/resize.cuh"
 ENSEMBLE = "csrc/ops/ensemble_discrepancy"
@@ -69,24 +68,24 @@ FAULTS = [
     ),
     Fault(
         "a kernel on the default stream",
-        "csrc/ops/patch_discrepancy.cu",
+        "csrc/ops/patch_discrepancy/gpu.cu",
         "launch.stream, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
         "nullptr, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
-        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
         "a launch on whatever device is current",
-        f"{ENSEMBLE}.cu",
+        f"{ENSEMBLE}/gpu.cu",
         "  const DeviceGuard guard(launch.device);\n",
         "",
-        (f"{OPS}/test_ensemble_discrepancy_emulated.py",),
+        (f"{OPS}/ensemble_discrepancy/test_ensemble_discrepancy_emulated.py",),
     ),
     Fault(
         "the host waits for the GPU",
-        f"{NCE}.cu",
+        f"{NCE}/gpu.cu",
         "  const DeviceGuard guard(where.device);\n",
         "  const DeviceGuard guard(where.device);\n  cudaDeviceSynchronize();\n",
-        (f"{OPS}/test_patch_nce_loss_emulated.py",),
+        (f"{OPS}/patch_nce_loss/test_patch_nce_loss_emulated.py",),
     ),
     Fault(
         "as many threads as the machine has, whatever torch says",
@@ -97,9 +96,9 @@ FAULTS = [
     ),
     Fault(
         "the interpreter lock is kept",
-        "csrc/bindings.cpp",
-        "&medad::ensemble_discrepancy, unlocked)",
-        "&medad::ensemble_discrepancy)",
+        "csrc/core/module.cpp",
+        "  const py::gil_scoped_release unlocked;\n",
+        "",
         (EVERY, "-k", "other_python_threads and ensemble"),
     ),
     # --- threads of a block
@@ -108,35 +107,35 @@ FAULTS = [
         DISTANCE,
         "  __syncthreads();\n  const int position = int(threadIdx.x);",
         "  const int position = int(threadIdx.x);",
-        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
         "a barrier that some threads have left behind",
         DISTANCE,
         "  __syncthreads();\n  if (!inside) return;",
         "  if (!inside) return;\n  __syncthreads();",
-        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
         'a missing barrier between loading a tile and multiplying it',
         "csrc/core/row_tiles.cuh",
         '    __syncthreads();\n    if (from + kDepthStep < depth) load_next(from + kDepthStep);',
         '    if (from + kDepthStep < depth) load_next(from + kDepthStep);',
-        (f"{OPS}/test_patch_nce_loss_emulated.py",),
+        (f"{OPS}/patch_nce_loss/test_patch_nce_loss_emulated.py",),
     ),
     Fault(
         'half of a warp in a shuffle of the whole',
-        "csrc/ops/nt_xent_loss.cu",
+        "csrc/ops/nt_xent_loss/gpu.cu",
         '__shfl_xor_sync(~0u,',
         '__shfl_xor_sync(0xffffu,',
-        (f"{OPS}/test_nt_xent_loss_emulated.py",),
+        (f"{OPS}/nt_xent_loss/test_nt_xent_loss_emulated.py",),
     ),
     Fault(
         "an atomic addition of floats",
         RESIZE,
         "if (column < width) to[column] = sum * resize.scale;",
         "if (column < width) atomicAdd(&to[column], sum * resize.scale);",
-        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",),
     ),
     # --- indices
     Fault(
@@ -144,18 +143,18 @@ FAULTS = [
         DISTANCE,
         "return image * side.batch_stride +",
         "return int(image * side.batch_stride) +",
-        (f"{OPS}/test_large.py", "-k", "cuda"),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py", "-k", "far"),
     ),
     Fault(
         "a 32-bit index on the GPU, between members",
-        f"{ENSEMBLE}.cu",
+        f"{ENSEMBLE}/gpu.cu",
         "return member * side.member_stride +",
         "return int(member * side.member_stride) +",
-        (f"{OPS}/test_large.py", "-k", "cuda"),
+        (f"{OPS}/ensemble_discrepancy/test_ensemble_discrepancy_emulated.py", "-k", "far"),
     ),
     Fault(
         "a 32-bit index on the CPU",
-        f"{ENSEMBLE}_cpu.cpp",
+        f"{ENSEMBLE}/cpu.cpp",
         "+ image * side.image_stride + first;",
         "+ int32_t(image * side.image_stride) + first;",
         (EVERY, "-k", "far_apart and ensemble"),
@@ -165,32 +164,35 @@ FAULTS = [
         RESIZE,
         "    if (row < resize.height) {",
         "    if (row <= resize.height) {",
-        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
         "the last channel is left out",
         DISTANCE,
         "from + share < layer.channels ? from + share : layer.channels;",
         "from + share < layer.channels ? from + share : layer.channels - 1;",
-        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
         "a neighbour beyond the edge",
-        "csrc/ops/patch_discrepancy.h",
+        "csrc/ops/patch_discrepancy/patch_discrepancy.h",
         "if (first >= from - 1) return {from - 1, from - 1, 0.0};",
         "if (first >= from) return {from - 1, from - 1, 0.0};",
-        (f"{OPS}/test_patch_discrepancy.py", f"{OPS}/test_patch_discrepancy_emulated.py"),
+        (
+            f"{OPS}/patch_discrepancy/test_patch_discrepancy.py",
+            f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",
+        ),
     ),
     Fault(
         "vector loads from any address",
         DISTANCE,
         "reinterpret_cast<uintptr_t>(side.data) % sizeof(Four<T>) == 0;",
         "side.data != nullptr;",
-        (f"{OPS}/test_patch_discrepancy_emulated.py",),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
         "the remainder of an even split over threads is dropped",
-        f"{ENSEMBLE}_cpu.cpp",
+        f"{ENSEMBLE}/cpu.cpp",
         "num_threads(job.threads)\n  for (int64_t task = 0; task < tasks; ++task)",
         "num_threads(job.threads)\n"
         "  for (int64_t task = 0; task < tasks / job.threads * job.threads; ++task)",
@@ -198,46 +200,46 @@ FAULTS = [
     ),
     Fault(
         "a halo off by one row",
-        "csrc/ops/smooth_saliency.cu",
+        "csrc/ops/smooth_saliency/gpu.cu",
         "const int64_t y = top + i / kInputColumns - (kGaussianReach + kMedianReach);",
         "const int64_t y = top + i / kInputColumns - (kGaussianReach + kMedianReach) + 1;",
-        (f"{OPS}/test_smooth_saliency_emulated.py",),
+        (f"{OPS}/smooth_saliency/test_smooth_saliency_emulated.py",),
     ),
     Fault(
         "a border that repeats its edge",
-        "csrc/ops/smooth_saliency.h",
+        "csrc/ops/smooth_saliency/smooth_saliency.h",
         "const int64_t period = 2 * (size - 1);",
         "const int64_t period = 2 * size - 1;",
-        (f"{OPS}/test_smooth_saliency.py",),
+        (f"{OPS}/smooth_saliency/test_smooth_saliency.py",),
     ),
     Fault(
         "the pixel before the one that was drawn",
         "csrc/ops/anatomy_paste/prepare.cuh",
         "int64_t left = place - before, at = begin;",
         "int64_t left = place - before - 1, at = begin;",
-        (f"{OPS}/test_anatomy_paste_emulated.py",),
+        (f"{OPS}/anatomy_paste/test_anatomy_paste_emulated.py",),
     ),
     # --- values
     Fault(
         "mean and standard deviation swapped",
-        f"{ENSEMBLE}_cpu.cpp",
+        f"{ENSEMBLE}/cpu.cpp",
         "  run.inter = out;\n  run.intra = out + map;",
         "  run.intra = out;\n  run.inter = out + map;",
-        (f"{OPS}/test_ensemble_discrepancy.py",),
+        (f"{OPS}/ensemble_discrepancy/test_ensemble_discrepancy.py",),
     ),
     Fault(
         "a deviation over n instead of n - 1",
-        f"{ENSEMBLE}.h",
+        f"{ENSEMBLE}/ensemble_discrepancy.h",
         "Real(1) / Real(normal - 1)}",
         "Real(1) / Real(normal)}",
-        (f"{OPS}/test_ensemble_discrepancy.py",),
+        (f"{OPS}/ensemble_discrepancy/test_ensemble_discrepancy.py",),
     ),
     Fault(
         "corners aligned instead of half-pixel centres",
-        "csrc/ops/patch_discrepancy.h",
+        "csrc/ops/patch_discrepancy/patch_discrepancy.h",
         "(2 * target + 1) * from - to;",
         "2 * target * from;",
-        (f"{OPS}/test_patch_discrepancy.py",),
+        (f"{OPS}/patch_discrepancy/test_patch_discrepancy.py",),
     ),
     # --- the Python layer
     Fault(
@@ -249,17 +251,24 @@ FAULTS = [
     ),
     Fault(
         "contiguous() dropped from the upstream gradient",
-        "medad_fast/ops/patch_discrepancy.py",
+        "medad_fast/ops/patch_discrepancy/__init__.py",
         "        grad.contiguous(),\n",
         "        grad,\n",
         (EVERY, "-k", "comes_from_above and patch_discrepancy"),
     ),
     Fault(
         'a second derivative that leaves out a part',
-        "medad_fast/ops/_patch_nce_loss.py",
+        NATIVE,
         'if torch.is_grad_enabled():  # as an op',
         'if False:  # as an op',
         (EVERY, "-k", "second_derivative and patch_nce"),
+    ),
+    Fault(
+        "a formed gradient that forgets what comes from above",
+        NATIVE,
+        "        elif not _is_one(upstream):",
+        "        elif False:",
+        (f"{OPS}/test_native.py",),
     ),
     Fault(
         "tensors of two devices in one call",
@@ -270,17 +279,17 @@ FAULTS = [
     ),
     Fault(
         "a shape that nobody looks at",
-        LAYERS,
-        "if a.shape != b.shape:",
+        "medad_fast/ops/_arguments.py",
+        "if value.shape != shape:",
         "if False:",
         (EVERY, "-k", "bad_call and patch_discrepancy"),
     ),
     Fault(
         'tracing is told another dtype',
-        "medad_fast/ops/_patch_nce_loss.py",
-        'query[0].new_empty((), dtype=_compute_dtype(query[0])),',
+        "medad_fast/ops/patch_nce_loss/native.py",
+        'query[0].new_empty((), dtype=compute_dtype(query[0])),',
         'query[0].new_empty((), dtype=torch.float64),',
-        (f"{OPS}/test_patch_nce_loss_calls.py", "-k", "registration"),
+        (f"{OPS}/patch_nce_loss/test_patch_nce_loss_calls.py", "-k", "registration"),
     ),
 ]  # fmt: skip
 

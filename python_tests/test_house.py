@@ -23,19 +23,19 @@ def test_an_op_is_a_whole_slice(op: str) -> None:
     assert callable(getattr(module, op))
     assert callable(getattr(module, f"{op}_reference"))
     for part in (
-        f"csrc/ops/{op}.h",
-        f"csrc/ops/{op}.cpp",
-        f"csrc/ops/{op}_cpu.cpp",
-        f"csrc/ops/{op}.cu",
-        f"python_tests/ops/test_{op}.py",
+        f"csrc/ops/{op}/{op}.h",
+        f"csrc/ops/{op}/bind.cpp",
+        f"csrc/ops/{op}/cpu.cpp",
+        f"csrc/ops/{op}/gpu.cu",
+        f"python_tests/ops/{op}/cases.py",
+        f"python_tests/ops/{op}/test_{op}.py",
         f"bench/bench_{op}.py",
     ):
         assert (ROOT / part).is_file(), part
 
 
 def test_every_op_source_belongs_to_a_public_op() -> None:
-    stems = {path.stem.removesuffix("_cpu") for path in (ROOT / "csrc" / "ops").iterdir()}
-    assert stems == set(OPS)
+    assert {path.name for path in (ROOT / "csrc" / "ops").iterdir()} == set(OPS)
 
 
 @pytest.mark.parametrize("method", medad_fast.methods.list_methods())

@@ -1,7 +1,7 @@
-// Which build of the CPU kernels runs: each `<op>_cpu.cpp` is compiled once per instruction set,
-// into a namespace of that name, and called through MEDAD_CALL_CPU.
+// Which build of the CPU kernels runs: an op's cpu.cpp is compiled once per instruction set, into a
+// namespace of that name, and called through MEDAD_CALL_CPU.
 //
-// A `<op>_cpu.cpp` must not instantiate templates or inline functions that other files share (the
+// A cpu.cpp must not instantiate templates or inline functions that other files share (the
 // standard library's included) unless they are forced inline or in its own namespace: the linker
 // keeps one copy of those, and it may be the one with instructions that this CPU lacks.
 #pragma once

@@ -1,5 +1,6 @@
-// What the .cu files build on: launches, spans and shared memory, for nvcc and for the emulation
-// (csrc/emulation), with which the tests run the same kernels on a machine that has no GPU.
+// What the .cu files build on: launches, their errors, spans and shared memory, for nvcc and for
+// the emulation (csrc/emulation), with which the tests run the same kernels on a machine that has
+// no GPU.
 //
 // Rules for a kernel: global memory comes in as Span<T>, made by span_of<T>(view), by
 // span_of_extent<T>(data, extent) where only strides say how far it reaches, or as Argument<T>, a
@@ -9,7 +10,10 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
+#include "core/check.h"
 #include "core/tensor_view.h"
 
 #ifdef MEDAD_EMULATION
@@ -30,8 +34,8 @@ Span<T> span_of(const TensorView& view) {
 }
 
 template <class T>
-Span<T> span_of_extent(void* data, int64_t extent) {
-  return {static_cast<T*>(data), data == nullptr ? 0 : extent};
+Span<T> span_of_extent(const void* data, int64_t extent) {
+  return {static_cast<T*>(const_cast<void*>(data)), data == nullptr ? 0 : extent};
 }
 
 template <class Vector, class T>
@@ -97,8 +101,8 @@ T* span_of(const TensorView& view) {
 }
 
 template <class T>
-T* span_of_extent(void* data, int64_t) {
-  return static_cast<T*>(data);
+T* span_of_extent(const void* data, int64_t) {
+  return static_cast<T*>(const_cast<void*>(data));
 }
 
 // `from + i` must be aligned to the whole vector.
@@ -128,3 +132,52 @@ __device__ __forceinline__ U* span_cast(T* span) {
   kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
 
 #endif
+
+namespace medad {
+
+inline void cuda_check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+}
+
+// Sets the current device and puts the caller's back: torch may be on another one.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device) {
+    cuda_check(cudaGetDevice(&previous_), "reading the current device");
+    if (device != previous_) cuda_check(cudaSetDevice(device), "choosing the device");
+    changed_ = device != previous_;
+  }
+  ~DeviceGuard() {
+    if (changed_) cudaSetDevice(previous_);
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int previous_ = 0;
+  bool changed_ = false;
+};
+
+// Lets a kernel be launched with this much dynamic shared memory.
+template <class Kernel>
+void allow_shared(Kernel kernel, int64_t bytes) {
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+             "asking for shared memory");
+}
+
+// What a block may have of it.
+inline int shared_limit(int device) {
+  int bytes = 0;
+  cuda_check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "reading the device's shared memory");
+  return bytes;
+}
+
+// A grid of so many blocks; `argument` is to blame where there are too many.
+inline dim3 grid_of(int64_t blocks, const char* argument) {
+  MEDAD_CHECK(blocks < int64_t(1) << 31, argument << ": fewer elements expected on the GPU");
+  return dim3(unsigned(blocks));
+}
+
+}  // namespace medad

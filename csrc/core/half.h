@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/host_device.h"
+#include "core/tensor_view.h"
 
 namespace medad {
 
@@ -120,5 +121,21 @@ template <>
 struct Compute<double> {
   using type = double;
 };
+
+// Calls `visit` with a zero of the floating type. Static and forced inline, since the sources that
+// are compiled once per instruction set use it too (core/cpu_level.h says what they must not
+// share).
+template <class Visit>
+static inline __attribute__((always_inline)) void with_floating_type(DType dtype, Visit visit) {
+  if (dtype == DType::kFloat64) {
+    visit(double());
+  } else if (dtype == DType::kFloat16) {
+    visit(Half());
+  } else if (dtype == DType::kBFloat16) {
+    visit(BFloat16());
+  } else {
+    visit(float());
+  }
+}
 
 }  // namespace medad

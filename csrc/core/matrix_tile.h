@@ -1,7 +1,7 @@
 // Small matrix products on the CPU: packed panels and the register tile that multiplies them.
 //
 // A panel holds kPanel columns, element (k, c) at k * kPanel + c, so that the tile reads it front
-// to back. For <op>_cpu.cpp only, like core/simd.h.
+// to back. For an op's CPU kernels only, like core/simd.h.
 #pragma once
 
 #include "core/simd.h"

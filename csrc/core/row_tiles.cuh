@@ -7,7 +7,6 @@
 
 #include <cmath>
 
-#include "core/cuda_check.h"
 #include "core/tile_mma.cuh"
 
 namespace medad::row_tiles {
@@ -209,12 +208,5 @@ struct RunningSoftmax {
     top = whole;
   }
 };
-
-// Lets a kernel be launched with this much shared memory.
-template <class Kernel>
-void allow_shared(Kernel kernel, int64_t bytes) {
-  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-             "asking for shared memory");
-}
 
 }  // namespace medad::row_tiles

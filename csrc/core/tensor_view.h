@@ -7,22 +7,13 @@ namespace medad {
 
 // The codes are those of medad_fast/ops/_native.py, which reads them from _C.dtypes.
 enum class DType : int { kFloat32, kFloat64, kFloat16, kBFloat16, kBool, kUInt8, kInt64 };
+inline constexpr const char* kDTypeNames[] = {"float32", "float64", "float16", "bfloat16",
+                                              "bool",    "uint8",   "int64"};
 
-inline int64_t item_size(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-    case DType::kInt64:
-      return 8;
-    case DType::kFloat32:
-      return 4;
-    case DType::kFloat16:
-    case DType::kBFloat16:
-      return 2;
-    case DType::kBool:
-    case DType::kUInt8:
-      return 1;
-  }
-  return 0;
+inline bool is_floating(DType dtype) { return dtype <= DType::kBFloat16; }
+// What floating values are computed in, and what a map of them has.
+inline DType compute_dtype(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
 constexpr int kMaxDims = 6;
@@ -30,12 +21,15 @@ constexpr int kMaxDims = 6;
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::kFloat32;
-  int dims = 0;
+  int dims = -1;  // none: the caller has given no tensor
   int64_t shape[kMaxDims] = {};
   int64_t strides[kMaxDims] = {};  // in elements
 
+  // Whether there is a tensor at all: an optional one is None in Python.
+  bool given() const { return dims >= 0; }
+
   int64_t numel() const {
-    int64_t n = 1;
+    int64_t n = given() ? 1 : 0;
     for (int d = 0; d < dims; ++d) n *= shape[d];
     return n;
   }
@@ -61,7 +55,7 @@ struct TensorView {
 struct Launch {
   int device;    // CUDA device index, or -1 for the CPU
   void* stream;  // the caller's CUDA stream; null on the CPU
-  int threads;   // OpenMP threads on the CPU: torch.get_num_threads() of this call
+  int threads;   // OpenMP threads on the CPU, at least 1: torch.get_num_threads() of this call
 
   bool on_cpu() const { return device < 0; }
 };

@@ -1,9 +1,9 @@
 // How threads share work on the CPU, and the memory they work in.
 //
-// For <op>_cpu.cpp only, like core/simd.h.
+// For an op's CPU kernels only, like core/simd.h.
 #pragma once
 
-#include <cstdlib>
+#include <cstddef>
 #include <new>
 
 #include "core/simd.h"
@@ -32,19 +32,30 @@ struct Team {
   }
 };
 
-// Aligned memory for `elements` numbers.
+// Aligned memory for `elements` numbers, given back whatever happens.
 template <class T>
 struct Workspace {
   T* data;
 
-  MEDAD_INLINE explicit Workspace(int64_t elements) {
-    const std::size_t bytes = std::size_t(round_up(elements * int64_t(sizeof(T)), 64));
-    data = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (!data) throw std::bad_alloc();
-  }
-  MEDAD_INLINE ~Workspace() { std::free(data); }
+  MEDAD_INLINE explicit Workspace(int64_t elements)
+      : data(static_cast<T*>(
+            ::operator new(std::size_t(elements) * sizeof(T), std::align_val_t(64)))) {}
+  MEDAD_INLINE ~Workspace() { ::operator delete(data, std::align_val_t(64)); }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
+};
+
+// Gives out parts of some memory, aligned like its beginning; of null it only counts them.
+struct Parts {
+  char* data;
+  int64_t used = 0;
+
+  template <class T>
+  MEDAD_INLINE T* take(int64_t count) {
+    T* part = data ? reinterpret_cast<T*>(data + used) : nullptr;
+    used += round_up(count * int64_t(sizeof(T)), 64);
+    return part;
+  }
 };
 
 }  // namespace medad::MEDAD_ISA

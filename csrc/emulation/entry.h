@@ -1,21 +1,18 @@
-// Lets Python call a launcher of the emulated build through ctypes: no binding library needed.
-// Included once, by the source that python_tests/emulation.py writes.
-//
-// MEDAD_EMULATION_ENTRY(name) makes `int emulated_name(void** arguments)`, which reads one pointer
-// an argument: to a TensorView, to an array of them (ViewList), to a double or to an int64_t.
+// Lets Python call what an emulated build has bound (core/bind.h) through ctypes: no binding
+// library needed. Included once, by the source that python_tests/emulation.py writes, which binds
+// further functions by MEDAD_EMULATION_ENTRY(name).
 #pragma once
 
 #include <exception>
 #include <string>
-#include <tuple>
-#include <type_traits>
-#include <utility>
 #include <vector>
 
-#include "core/tensor_view.h"
+#include "core/bind.h"
 #include "emulation/scheduler.h"
 
 #define MEDAD_EMULATION_EXPORT __attribute__((visibility("default")))
+#define MEDAD_EMULATION_ENTRY(name) \
+  static const ::medad::Binding emulation_entry_##name(#name, ::medad::Bound<&::medad::name>())
 
 namespace medad::emulation {
 
@@ -25,54 +22,55 @@ struct ViewList {
 };
 
 // Not what is current or default anywhere, so that only what the caller passed on can be right.
-constexpr int kCallersDevice = 3;
 inline const char kCallersStream = 0;
-
-template <class T>
-T read(void* argument) {
-  if constexpr (std::is_same_v<T, TensorView>) {
-    return *static_cast<const TensorView*>(argument);
-  } else if constexpr (std::is_same_v<T, std::vector<TensorView>>) {
-    const ViewList& list = *static_cast<const ViewList*>(argument);
-    return {list.first, list.first + list.count};
-  } else if constexpr (std::is_same_v<T, Launch>) {
-    return {kCallersDevice, const_cast<char*>(&kCallersStream), 1};
-  } else if constexpr (std::is_floating_point_v<T>) {
-    return static_cast<T>(*static_cast<const double*>(argument));
-  } else {
-    return static_cast<T>(*static_cast<const int64_t*>(argument));
-  }
-}
+inline const Launch kCallersLaunch = {3, const_cast<char*>(&kCallersStream), 1};
 
 inline std::string& last_error() {
   static std::string text;
   return text;
 }
 
-template <class... Parameters, std::size_t... I>
-int invoke(void (*function)(Parameters...), void** arguments, std::index_sequence<I...>) {
+// `arguments`: a pointer each, to a TensorView (or null: absent), a ViewList, a double or an
+// int64_t; for a Launch any.
+inline void call(const std::string& name, void** arguments) {
+  const Binding* binding = Binding::first();
+  while (binding && name != binding->name) binding = binding->next;
+  if (!binding) throw std::runtime_error(name + " is not bound");
+  const TensorView absent;
+  std::vector<TensorView> lists[kMaxParameters];
+  const void* places[kMaxParameters];
   Scheduler& scheduler = Scheduler::get();
   scheduler.device = 0;
-  const bool placed = (std::is_same_v<std::decay_t<Parameters>, Launch> || ...);
-  scheduler.wanted_device = kCallersDevice;
-  scheduler.wanted_stream = placed ? &kCallersStream : kAnyStream;
-  try {
-    std::tuple<std::decay_t<Parameters>...> values{read<std::decay_t<Parameters>>(arguments[I])...};
-    function(std::get<I>(values)...);
-    if (scheduler.device != 0) throw std::runtime_error("the caller's device was not put back");
-    return 0;
-  } catch (const std::exception& error) {
-    last_error() = error.what();
-    return 1;
+  scheduler.wanted_stream = kAnyStream;
+  scheduler.wanted_device = kCallersLaunch.device;
+  for (int i = 0; binding->kinds[i] != Kind::kEnd; ++i) {
+    places[i] = arguments[i];
+    if (binding->kinds[i] == Kind::kTensor && !arguments[i]) places[i] = &absent;
+    if (binding->kinds[i] == Kind::kTensors) {
+      const ViewList& list = *static_cast<const ViewList*>(arguments[i]);
+      lists[i].assign(list.first, list.first + list.count);
+      places[i] = &lists[i];
+    }
+    if (binding->kinds[i] == Kind::kLaunch) {
+      places[i] = &kCallersLaunch;
+      scheduler.wanted_stream = kCallersLaunch.stream;
+    }
   }
-}
-
-template <class... Parameters>
-int invoke(void (*function)(Parameters...), void** arguments) {
-  return invoke(function, arguments, std::index_sequence_for<Parameters...>{});
+  binding->call(places);
+  if (scheduler.device != 0) throw std::runtime_error("the caller's device was not put back");
 }
 
 }  // namespace medad::emulation
+
+extern "C" MEDAD_EMULATION_EXPORT int emulation_call(const char* name, void** arguments) {
+  try {
+    medad::emulation::call(name, arguments);
+    return 0;
+  } catch (const std::exception& error) {
+    medad::emulation::last_error() = error.what();
+    return 1;
+  }
+}
 
 extern "C" MEDAD_EMULATION_EXPORT const char* emulation_error() {
   return medad::emulation::last_error().c_str();
@@ -87,8 +85,3 @@ extern "C" MEDAD_EMULATION_EXPORT void emulation_set_order(int order, unsigned s
 extern "C" MEDAD_EMULATION_EXPORT long emulation_launches() {
   return medad::emulation::Scheduler::get().launches;
 }
-
-#define MEDAD_EMULATION_ENTRY(name)                                         \
-  extern "C" MEDAD_EMULATION_EXPORT int emulated_##name(void** arguments) { \
-    return medad::emulation::invoke(&::medad::name, arguments);             \
-  }

@@ -1,11 +1,7 @@
 """Fused ops, usable alone: each has a plain torch reference beside it, ``<op>_reference``."""
 
 from medad_fast.ops._native import backend
-from medad_fast.ops.anatomy_paste import (
-    AnatomyPasteParams,
-    anatomy_paste,
-    anatomy_paste_reference,
-)
+from medad_fast.ops.anatomy_paste import AnatomyPasteParams, anatomy_paste, anatomy_paste_reference
 from medad_fast.ops.ensemble_discrepancy import (
     EnsembleDiscrepancy,
     ensemble_discrepancy,

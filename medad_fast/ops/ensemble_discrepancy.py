@@ -10,15 +10,20 @@ uncertainty prediction autoencoders", MICCAI 2020).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from medad_fast import _C
 from medad_fast.errors import InputError
 from medad_fast.ops import _native
-from medad_fast.ops._arguments import check_alike, check_tensor, one_dtype
+from medad_fast.ops._arguments import (
+    check_kind,
+    check_shape,
+    check_tensor,
+    compute_dtype,
+    one_dtype,
+)
 
 __all__ = ["EnsembleDiscrepancy", "ensemble_discrepancy", "ensemble_discrepancy_reference"]
 
@@ -74,12 +79,8 @@ def ensemble_discrepancy(
     unknown, normal = tensors[:2]
     image = None if image is None else tensors[2]
     log_variance = None if log_variance is None else tensors[-1]
-    if not _native.use_native("ensemble_discrepancy", normal):
-        return ensemble_discrepancy_reference(
-            unknown, normal, image=image, log_variance=log_variance
-        )
-    maps = torch.ops.medad_fast.ensemble_discrepancy.default(unknown, normal, image, log_variance)
-    return EnsembleDiscrepancy(*maps.unbind(), *([None] if image is None else []))
+    inter, intra, *reconstruction = _maps(unknown, normal, image, log_variance).unbind()
+    return EnsembleDiscrepancy(inter, intra, reconstruction[0] if reconstruction else None)
 
 
 def ensemble_discrepancy_reference(
@@ -119,40 +120,30 @@ def _checked(
     for name, ensemble in (("unknown", unknown), ("normal", normal)):
         if ensemble.shape[0] == 0:
             raise InputError(f"{name}: at least one member expected, got {tuple(ensemble.shape)}")
-    if normal.shape[1:] != unknown.shape[1:]:
+    member = unknown.shape[1:]
+    if normal.shape[1:] != member:
         raise InputError(
-            f"normal: members of {tuple(unknown.shape[1:])} expected, as in unknown, "
+            f"normal: members of {tuple(member)} expected, as in unknown, "
             f"got {tuple(normal.shape[1:])}"
         )
-    check_alike(normal, "normal", unknown, "unknown")
+    check_kind(normal, "normal", unknown, "unknown")
     tensors = [unknown, normal]
     if image is not None:
         check_tensor(image, "image", "(B, C, H, W)")
-        if image.shape != normal.shape[1:]:
-            raise InputError(
-                f"image: {tuple(normal.shape[1:])} expected, as a member of normal, "
-                f"got {tuple(image.shape)}"
-            )
-        check_alike(image, "image", unknown, "unknown")
+        check_shape(image, "image", member, "a member of normal")
+        check_kind(image, "image", unknown, "unknown")
         tensors.append(image)
     if log_variance is not None:
         check_tensor(log_variance, "log_variance", "(K, B, C, H, W)")
-        if log_variance.shape != normal.shape:
-            raise InputError(
-                f"log_variance: {tuple(normal.shape)} expected, as normal, "
-                f"got {tuple(log_variance.shape)}"
-            )
-        check_alike(log_variance, "log_variance", unknown, "unknown")
+        check_shape(log_variance, "log_variance", normal.shape, "normal")
+        check_kind(log_variance, "log_variance", unknown, "unknown")
         tensors.append(log_variance)
     return tensors
 
 
-def _shapes(
-    unknown: Tensor, normal: Tensor, image: Tensor | None, log_variance: Tensor | None
-) -> Tensor:
-    dtype = torch.float64 if normal.dtype == torch.float64 else torch.float32
+def _shapes(unknown: Tensor, normal: Tensor, image: Tensor | None, *unused: Any) -> Tensor:
     maps = 2 if image is None else 3
-    return normal.new_empty((maps, *normal.shape[1:]), dtype=dtype)
+    return normal.new_empty((maps, *normal.shape[1:]), dtype=compute_dtype(normal))
 
 
 def _contiguous_images(tensor: Tensor) -> Tensor:
@@ -166,26 +157,30 @@ def _contiguous_images(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _forward(
-    unknown: Tensor, normal: Tensor, image: Tensor | None, log_variance: Tensor | None
-) -> Tensor:
-    out = _shapes(unknown, normal, image, log_variance)
+def _kernel(unknown: Tensor, normal: Tensor, *optional: Tensor | None) -> Tensor:
+    out = _shapes(unknown, normal, *optional)
     _native.call(
-        _C.ensemble_discrepancy,
+        _native.kernels.ensemble_discrepancy,
         out.device,
         _contiguous_images(unknown),
         _contiguous_images(normal),
-        [] if image is None else [_contiguous_images(image)],
-        [] if log_variance is None else [_contiguous_images(log_variance)],
+        *(None if tensor is None else _contiguous_images(tensor) for tensor in optional),
         out,
     )
     return out
 
 
-_native.register(
+def _reference(
+    unknown: Tensor, normal: Tensor, image: Tensor | None, log_variance: Tensor | None
+) -> Tensor:
+    maps = ensemble_discrepancy_reference(unknown, normal, image=image, log_variance=log_variance)
+    return torch.stack([each for each in maps if each is not None])
+
+
+_maps = _native.register(
     "ensemble_discrepancy(Tensor unknown, Tensor normal, Tensor? image, Tensor? log_variance) "
     "-> Tensor",
-    forward=_forward,
+    kernel=_kernel,
     shapes=_shapes,
-    backward=None,
+    reference=_reference,
 )

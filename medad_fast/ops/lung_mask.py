@@ -7,25 +7,22 @@ follows step for step. ``"clean"`` is ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from medad_fast import _C
 from medad_fast.errors import InputError
 from medad_fast.ops import _native
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Gray = NDArray[np.uint8]
-    Mask = NDArray[np.bool_]
+from medad_fast.ops._arguments import check_choice, check_tensor
 
 __all__ = ["lung_mask", "lung_mask_reference"]
 
 Mode = Literal["reference", "clean"]
+Gray = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 _MODES = ("reference", "clean")
 _SMALL_AREA = 400  # pixels, whatever the size of the image: the authors' code
@@ -74,20 +71,31 @@ def lung_mask(images: Tensor, *, mode: Mode = "reference") -> Tensor:
     Each image is segmented by itself: the result does not depend on the number of threads or on the
     rest of the batch. Nothing is random.
     """
-    _check(images)
-    if not isinstance(mode, str) or mode not in _MODES:
-        raise InputError(f"mode: 'reference' or 'clean' expected, got {mode!r}")
-    # Tensors on the meta device have no values for scikit-image.
-    if not images.is_meta and not _native.use_native("lung_mask", images):
-        return lung_mask_reference(images, mode=mode)
-    result: Tensor = torch.ops.medad_fast.lung_mask(images, mode)
-    return result
+    check_tensor(images, "images", "(B, H, W)", (torch.uint8,))
+    _, height, width = images.shape
+    if height < 1 or width < 1:
+        raise InputError(f"images: H and W of at least 1 expected, got {tuple(images.shape)}")
+    if height * width > _MOST_PIXELS:
+        raise InputError(
+            f"images: fewer than 2**31 pixels an image expected, got {height} x {width}"
+        )
+    check_choice(mode, "mode", _MODES)
+    return _lung_mask(images, mode)
 
 
 def lung_mask_reference(images: Tensor, *, mode: Mode = "reference") -> Tensor:
-    """The same with scikit-image and scipy, image by image: what the kernels are tested against."""
-    import numpy as np
+    """The same with scikit-image and scipy, image by image: what the kernels are tested against.
 
+    Raises:
+        ImportError: they are not installed.
+    """
+    if images.is_meta:
+        return _shapes(images)
+    try:
+        import skimage  # noqa: F401
+    except ImportError:
+        needs = "lung_mask_reference needs scikit-image: pip install 'medad-fast[app]'"
+        raise ImportError(needs) from None
     segment = _published if mode == "reference" else _clean
     gray = images.detach().cpu().numpy()
     masks = [segment(np.ascontiguousarray(image)) for image in gray]
@@ -97,7 +105,6 @@ def lung_mask_reference(images: Tensor, *, mode: Mode = "reference") -> Tensor:
 
 def _published(image: Gray) -> Mask:
     """AnatPaste's steps with scikit-image's own functions."""
-    import numpy as np
     from skimage.measure import label, regionprops
     from skimage.morphology import dilation
 
@@ -113,7 +120,6 @@ def _published(image: Gray) -> Mask:
 
 def _dark_inside(image: Gray) -> Gray:
     """What both modes begin with: dark components that do not touch the border, 0 and 1."""
-    import numpy as np
     from skimage.exposure import equalize_adapthist
     from skimage.filters import threshold_otsu
     from skimage.morphology import opening
@@ -130,7 +136,6 @@ def _dark_inside(image: Gray) -> Gray:
 
 def _clean(image: Gray) -> Mask:
     """The later steps of ``mode="clean"`` with scipy's own functions."""
-    import numpy as np
     from scipy import ndimage
 
     square = np.ones((3, 3), dtype=np.bool_)
@@ -151,42 +156,22 @@ def _clean(image: Gray) -> Mask:
     return filled
 
 
-def _check(images: Any) -> None:
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images: a tensor expected, got {type(images).__name__}")
-    if images.layout != torch.strided or images.is_quantized:
-        raise InputError(f"images: a dense tensor expected, got {images.layout}, {images.dtype}")
-    if images.dtype != torch.uint8:
-        raise InputError(f"images: uint8 expected, got {images.dtype}")
-    if images.dim() != 3:
-        raise InputError(f"images: (B, H, W) expected, got {tuple(images.shape)}")
-    _, height, width = images.shape
-    if height < 1 or width < 1:
-        raise InputError(f"images: H and W of at least 1 expected, got {tuple(images.shape)}")
-    if height * width > _MOST_PIXELS:
-        raise InputError(
-            f"images: fewer than 2**31 pixels an image expected, got {height} x {width}"
-        )
-
-
-def _shapes(images: Tensor, mode: str) -> Tensor:
+def _shapes(images: Tensor, *unused: str) -> Tensor:
     return images.new_empty(images.shape, dtype=torch.bool)
 
 
-def _forward(images: Tensor, mode: str) -> Tensor:
-    out = _shapes(images, mode)
-    size = _C.lung_mask_scratch_bytes(*images.shape) if images.is_cuda else 0
-    _native.call(
-        _C.lung_mask,
-        images.device,
-        images.contiguous(),
-        _MODES.index(mode),
-        images.new_empty(size),
-        out,
-    )
+def _kernel(images: Tensor, mode: str) -> Tensor:
+    out, scratch = _shapes(images), None
+    if images.is_cuda:
+        scratch = images.new_empty(_native.kernels.lung_mask_scratch_bytes(*images.shape))
+    arguments = (images.contiguous(), _MODES.index(mode), scratch, out)
+    _native.call(_native.kernels.lung_mask, images.device, *arguments)
     return out
 
 
-_native.register(
-    "lung_mask(Tensor images, str mode) -> Tensor", forward=_forward, shapes=_shapes, backward=None
+_lung_mask = _native.register(
+    "lung_mask(Tensor images, str mode) -> Tensor",
+    kernel=_kernel,
+    shapes=_shapes,
+    reference=lambda images, mode: lung_mask_reference(images, mode=mode),
 )

@@ -12,10 +12,9 @@ import math
 import torch
 from torch import Tensor
 
-from medad_fast import _C
 from medad_fast.errors import InputError
 from medad_fast.ops import _native
-from medad_fast.ops._arguments import check_alike, check_tensor, one_dtype
+from medad_fast.ops._arguments import check_alike, check_tensor, compute_dtype, one_dtype
 
 __all__ = ["smooth_saliency", "smooth_saliency_reference"]
 
@@ -52,16 +51,8 @@ def smooth_saliency(gradient: Tensor, image: Tensor) -> Tensor:
     check_tensor(image, "image", "(B, C, H, W)")
     if gradient.shape[1] == 0:
         raise InputError(f"gradient: at least one channel expected, got {tuple(gradient.shape)}")
-    if image.shape != gradient.shape:
-        raise InputError(
-            f"image: {tuple(gradient.shape)} expected, as gradient, got {tuple(image.shape)}"
-        )
     check_alike(image, "image", gradient, "gradient")
-    gradient, image = one_dtype([gradient, image])
-    if not _native.use_native("smooth_saliency", gradient):
-        return smooth_saliency_reference(gradient, image)
-    result: Tensor = torch.ops.medad_fast.smooth_saliency.default(gradient, image)
-    return result
+    return _smooth_saliency(*one_dtype([gradient, image]))
 
 
 def smooth_saliency_reference(gradient: Tensor, image: Tensor) -> Tensor:
@@ -100,26 +91,24 @@ def _smoothed(saliency: Tensor, axis: int) -> Tensor:
 
 
 def _shapes(gradient: Tensor, image: Tensor) -> Tensor:
-    dtype = torch.float64 if gradient.dtype == torch.float64 else torch.float32
     batch, _, height, width = gradient.shape
-    return gradient.new_empty((batch, 1, height, width), dtype=dtype)
+    return gradient.new_empty((batch, 1, height, width), dtype=compute_dtype(gradient))
 
 
 def _contiguous_rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.shape[3] == 1 or tensor.stride(3) == 1 else tensor.contiguous()
 
 
-def _forward(gradient: Tensor, image: Tensor) -> Tensor:
+def _kernel(gradient: Tensor, image: Tensor) -> Tensor:
     out = _shapes(gradient, image)
-    _native.call(
-        _C.smooth_saliency, out.device, _contiguous_rows(gradient), _contiguous_rows(image), out
-    )
+    rows = _contiguous_rows(gradient), _contiguous_rows(image)
+    _native.call(_native.kernels.smooth_saliency, out.device, *rows, out)
     return out
 
 
-_native.register(
+_smooth_saliency = _native.register(
     "smooth_saliency(Tensor gradient, Tensor image) -> Tensor",
-    forward=_forward,
+    kernel=_kernel,
     shapes=_shapes,
-    backward=None,
+    reference=smooth_saliency_reference,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from python_tests.ops.cases import OpCase, all_cases, flat
+from python_tests.ops.cases import OpCase, all_cases, flat, zeros
 
 __all__ = [
     "LAYOUTS",
@@ -154,11 +153,9 @@ def far_apart(tensor: Tensor) -> Tensor:
         return tensor
     stride = 2**31 // (tensor.shape[axis] - 1) + 8
     count = stride * (tensor.shape[axis] - 1) + tensor.numel()
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
-    memory = mmap.mmap(-1, count * tensor.element_size(), flags=flags)
     strides = list(tensor.movedim(axis, 0).contiguous().movedim(0, axis).stride())
     strides[axis] = stride
-    far = torch.frombuffer(memory, dtype=tensor.dtype).as_strided(tensor.shape, strides)
+    far = zeros(count, dtype=tensor.dtype).as_strided(tensor.shape, strides)
     far.copy_(tensor)
     return far
 

@@ -9,7 +9,6 @@ from python_tests.emulation import CSRC, ORDERS, EmulatedKernels, load
 
 KERNELS = """
 #include "core/gpu.cuh"
-#include "core/cuda_check.h"
 
 namespace medad {
 

@@ -1,4 +1,4 @@
-"""What every op promises alike, over the calls that ``cases/<op>.py`` describes."""
+"""What every op promises alike, over the calls that ``<op>/cases.py`` describes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,7 @@ from python_tests.ops.run_case import (
 
 OPS = [name for name in medad_fast.ops.__all__ if hasattr(medad_fast.ops, f"{name}_reference")]
 CASES = all_cases()
-BAD_CALLS = [
-    (module.__name__.rpartition(".")[2], bad)
-    for module in case_modules()
-    for bad in module.BAD_CALLS
-]
+BAD_CALLS = [(op, bad) for op, module in case_modules().items() for bad in module.BAD_CALLS]
 
 
 def _dtypes(case: OpCase) -> Sequence[torch.dtype | None]:
@@ -76,6 +72,7 @@ def test_every_op_has_cases():
     }
     assert exported - {"backend"} == set(OPS)
     assert {case.op for case in CASES} == {op for op, _ in BAD_CALLS} == set(OPS)
+    assert {op for op, module in case_modules().items() if module.large} == set(OPS)
 
 
 @each_case_and_dtype
@@ -266,6 +263,20 @@ def test_a_second_derivative_raises(case, device):
             torch.autograd.grad((first * first).sum(), leaves[i], retain_graph=True)
 
 
+# torch's own import of its forward-mode formulas warns.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@each_differentiable
+def test_a_forward_mode_derivative_is_refused(case, device):
+    tensors = case.tensors(0, device, case.dtypes[0])
+    for i in case.gradients:
+        with pytest.raises(RuntimeError, match=f"{case.op} has no forward-mode derivative"):
+            torch.func.jvp(
+                lambda t, i=i: flat(case.call(*tensors[:i], t, *tensors[i + 1 :])),
+                (tensors[i],),
+                (tensors[i],),
+            )
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if c.dtypes and not c.gradients], ids=_id)
 def test_a_gradient_that_there_is_not_is_refused(case, device):
     tensors = case.tensors(0, device, case.dtypes[0])
@@ -291,6 +302,15 @@ def test_at_least_thirty_bad_calls_are_tried(op):
 def test_a_bad_call_is_refused_by_name(op, bad, which):
     with backend(which), pytest.raises(bad.error, match=rf"^{re.escape(bad.names)}(\W|$)"):
         bad.call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", case_modules())
+def test_the_last_of_two_to_the_31_elements_is_right(op):
+    large = case_modules()[op].large
+    if isinstance(large, str):
+        pytest.skip(large)
+    large()
 
 
 def _on_gpu(case: OpCase, seed: int, dtype: torch.dtype | None) -> list[Tensor]:

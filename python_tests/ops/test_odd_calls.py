@@ -115,7 +115,7 @@ def _draw(case: OpCase, rng: random.Random) -> list[Any]:
 def _reached_the_op(error: Exception) -> bool:
     package = Path(inspect.getfile(medad_fast.ops)).parent
     return any(
-        Path(frame.filename).parent == package
+        package in Path(frame.filename).parents
         for frame in traceback.extract_tb(error.__traceback__)
     )
 

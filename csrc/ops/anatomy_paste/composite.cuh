@@ -1,4 +1,4 @@
-// The blur down the columns, the mask, and the composite. Included by anatomy_paste.cu only.
+// The blur down the columns, the mask, and the composite. Included by gpu.cu only.
 //
 // A block takes a strip of columns of one image, its fixed-point values in shared memory (64 KB for
 // 32 columns of 256 rows): a thread takes a stretch of one column, sums its first window and

@@ -5,21 +5,36 @@
 // passes those are rows (a transposed canvas), for the last ones columns. Bound by the passes down
 // the columns: 3 x 13 vector operations for each 16 pixels.
 //
-// Included by anatomy_paste_cpu.cpp only.
+// Included by cpu.cpp only.
 #pragma once
 
 #include "core/matrix_tile.h"
-#include "core/simd.h"
-#include "ops/anatomy_paste.h"
+#include "core/workspace.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
 
-namespace medad {
-namespace MEDAD_ISA {
+namespace medad::MEDAD_ISA {
 namespace {
 
 constexpr int kGroup = 16;
 
-MEDAD_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-MEDAD_INLINE int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
+template <class R>
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = int64_t;
+};
+template <>
+struct IntegerOf<int32_t> {
+  using real = float;
+};
+template <>
+struct IntegerOf<int64_t> {
+  using real = double;
+};
 
 // One pass in fixed point: the box average, rounded to the nearest value.
 template <class R>
@@ -81,7 +96,7 @@ void pass(const Blur& blur, int64_t whole, const typename Blur::Element* from,
   Value sum[kVectors];
 #pragma GCC unroll 8
   for (int v = 0; v < kVectors; ++v) {
-    sum[v] = at(0, v) * Element(whole + 1) + at(last, v) * Element(larger_of(whole - last, 0));
+    sum[v] = at(0, v) * Element(whole + 1) + at(last, v) * Element(bigger(whole - last, 0));
   }
   for (int64_t i = 1; i <= smaller(whole, last); ++i) {
 #pragma GCC unroll 8
@@ -89,7 +104,7 @@ void pass(const Blur& blur, int64_t whole, const typename Blur::Element* from,
   }
   for (int64_t i = 0; i < count; ++i) {
     const int64_t enter = smaller(i + whole + 1, last);
-    const int64_t before = larger_of(i - whole - 1, 0), leave = larger_of(i - whole, 0);
+    const int64_t before = bigger(i - whole - 1, 0), leave = bigger(i - whole, 0);
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       const Value next = at(enter, v);
@@ -125,9 +140,9 @@ MEDAD_INLINE void transpose_group(const Element* from, Element* to, int64_t to_s
 }
 
 // Elements of scratch for images of this size, and for the rows of a transposed canvas.
-MEDAD_INLINE int64_t padded(int64_t n) { return (n + kGroup - 1) / kGroup * kGroup; }
+MEDAD_INLINE int64_t padded(int64_t n) { return round_up(n, kGroup); }
 MEDAD_INLINE int64_t gate_scratch(int64_t height, int64_t width) {
-  return (padded(height) + kGroup) * padded(width) + 2 * kGroup * padded(larger_of(height, width));
+  return (padded(height) + kGroup) * padded(width) + 2 * kGroup * padded(bigger(height, width));
 }
 
 // Writes the gate, not yet masked, within the plan's bounds; `gate` is the image's own plane.
@@ -147,7 +162,7 @@ void blur_shape(const PastePlan& plan, int64_t height, int64_t width,
     for (int line = 0; line < smaller(kGroup, shape.distances - first); ++line) {
       const PasteSpan span = paste_span(plan, shape.nearest + first + line);
       const int64_t end = smaller(span.end, plan.right) - plan.left;
-      for (int64_t i = larger_of(span.first - plan.left, 0); i < end; ++i) {
+      for (int64_t i = bigger(span.first - plan.left, 0); i < end; ++i) {
         buffer[i * kGroup + line] = blur.full;
       }
     }
@@ -181,5 +196,4 @@ void blur_shape(const PastePlan& plan, int64_t height, int64_t width,
 }
 
 }  // namespace
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA

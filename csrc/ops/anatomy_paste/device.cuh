@@ -1,11 +1,11 @@
-// What both kernels of anatomy_paste see of a job. Included by anatomy_paste.cu only.
+// What both kernels of anatomy_paste see of a job. Included by gpu.cu only.
 #pragma once
 
 #include <type_traits>
 
 #include "core/gpu.cuh"
 #include "core/half.h"
-#include "ops/anatomy_paste.h"
+#include "ops/anatomy_paste/anatomy_paste.h"
 
 namespace medad {
 namespace {
@@ -43,33 +43,26 @@ struct DevicePaste {
 
 template <class T, class G, class V, class R>
 DevicePaste<T, G, V, R> device_paste(const PasteJob& job, const PasteScratch& scratch) {
-  const auto spanned = [](auto type, const void* data, int64_t count) {
-    TensorView view;
-    view.data = const_cast<void*>(data);
-    view.dims = 1;
-    view.shape[0] = count;
-    return span_of<decltype(type)>(view);
-  };
   const auto at = [&](int64_t place) { return static_cast<char*>(job.scratch) + place; };
   DevicePaste<T, G, V, R> paste{};
   const int64_t plane = job.height * job.width, pixels = job.batch * plane;
-  paste.images = spanned(T(), job.images, pixels * job.channels);
-  paste.sources = spanned(T(), job.sources,
-                          job.source_count * job.channels * job.source_height * job.source_width);
+  paste.images = span_of_extent<T>(job.images, pixels * job.channels);
+  paste.sources = span_of_extent<T>(
+      job.sources, job.source_count * job.channels * job.source_height * job.source_width);
   paste.gated = job.masks != nullptr;
-  paste.masks = spanned(uint8_t(), job.masks, paste.gated ? pixels : 0);
-  paste.integers = spanned(int64_t(), job.integers, job.batch * kPasteIntegers);
-  paste.reals = spanned(double(), job.reals, job.batch * kPasteReals);
-  paste.out = spanned(T(), job.out, pixels * job.channels);
-  paste.gate = spanned(G(), job.gate, pixels);
-  paste.plans = spanned(PastePlan(), at(scratch.plans), job.batch);
-  paste.sums = spanned(double(), at(scratch.sums), job.batch * PasteScratch::kParts);
-  paste.rows = spanned(V(), at(scratch.rows), pixels);
+  paste.masks = span_of_extent<uint8_t>(job.masks, paste.gated ? pixels : 0);
+  paste.integers = span_of_extent<int64_t>(job.integers, job.batch * kPasteIntegers);
+  paste.reals = span_of_extent<double>(job.reals, job.batch * kPasteReals);
+  paste.out = span_of_extent<T>(job.out, pixels * job.channels);
+  paste.gate = span_of_extent<G>(job.gate, pixels);
+  paste.plans = span_of_extent<PastePlan>(at(scratch.plans), job.batch);
+  paste.sums = span_of_extent<double>(at(scratch.sums), job.batch * PasteScratch::kParts);
+  paste.rows = span_of_extent<V>(at(scratch.rows), pixels);
   const auto bytes = [](int64_t from, int64_t to) { return (to - from) / int64_t(sizeof(V)); };
   paste.row_lines =
-      spanned(V(), at(scratch.row_lines), bytes(scratch.row_lines, scratch.column_lines));
+      span_of_extent<V>(at(scratch.row_lines), bytes(scratch.row_lines, scratch.column_lines));
   paste.column_lines =
-      spanned(V(), at(scratch.column_lines), bytes(scratch.column_lines, scratch.total));
+      span_of_extent<V>(at(scratch.column_lines), bytes(scratch.column_lines, scratch.total));
   paste.batch = job.batch;
   paste.channels = job.channels;
   paste.height = job.height;

@@ -1,5 +1,5 @@
 // What is known of an image before it is pasted: its centre, the sums behind its patch's mean, and
-// the rows of its shape, blurred along the rows. Included by anatomy_paste.cu only.
+// the rows of its shape, blurred along the rows. Included by gpu.cu only.
 //
 // kParts blocks an image, so that a batch of 32 fills a Hopper: each finds the centre for itself
 // (the mask is read from L2) and takes its share of the crop's rows and of the shape's. Bound by

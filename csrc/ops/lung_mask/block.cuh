@@ -1,10 +1,9 @@
-// One image and the block of threads that works on it. Included by lung_mask.cu only.
+// One image and the block of threads that works on it. Included by gpu.cu only.
 #pragma once
 
 #include "core/gpu.cuh"
-#include "ops/lung_mask.h"
 #include "ops/lung_mask/bits.h"
-#include "ops/lung_mask/layout.h"
+#include "ops/lung_mask/lung_mask.h"
 
 namespace medad {
 namespace {
@@ -25,16 +24,6 @@ __device__ __forceinline__ Span<T> part_of(Span<Byte> memory, int64_t offset, in
 #else
   (void)count;
   return span_cast<T>(memory + offset);
-#endif
-}
-
-template <class T>
-Span<T> extent_of(T* data, int64_t count) {
-#ifdef MEDAD_EMULATION
-  return {data, count};
-#else
-  (void)count;
-  return data;
 #endif
 }
 

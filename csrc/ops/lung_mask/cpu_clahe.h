@@ -1,8 +1,8 @@
-// CLAHE and Otsu on the CPU, one image. For lung_mask_cpu.cpp only.
+// CLAHE and Otsu on the CPU, one image. Included by cpu.cpp only.
 #pragma once
 
 #include "core/simd.h"
-#include "ops/lung_mask.h"
+#include "ops/lung_mask/lung_mask.h"
 
 namespace medad::MEDAD_ISA {
 namespace {

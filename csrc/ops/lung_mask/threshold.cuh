@@ -1,5 +1,4 @@
-// From gray values to the first mask: CLAHE and Otsu, one block an image. Included by lung_mask.cu
-// only.
+// From gray values to the first mask: CLAHE and Otsu, one block an image. Included by gpu.cu only.
 #pragma once
 
 #include "ops/lung_mask/block.cuh"

@@ -5,11 +5,16 @@
 // of the type we compute in (half), a tile of channels is first brought into that form in L1. Sums
 // run over the channels in their order whatever the layout, so layouts agree to the last bit.
 //
-// Included by patch_discrepancy_cpu.cpp only, once per instruction set.
+// Included by cpu.cpp only.
 #pragma once
 
-namespace medad {
-namespace MEDAD_ISA {
+#include <type_traits>
+
+#include "core/matrix_tile.h"
+#include "core/workspace.h"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
+
+namespace medad::MEDAD_ISA {
 namespace {
 
 constexpr int kMaxBlock = 512;     // positions: three sums of doubles make 12 KB of L1
@@ -17,7 +22,25 @@ constexpr int kPackedBlock = 128;  // with two tiles of kTile channels: 16 KB of
 constexpr int kTile = 16;  // channels: one cache line of a channels_last position in float32
 constexpr int kStep = 4;   // channels added at once, while the sums are in registers
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+#ifdef __FMA__
+inline double multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
+inline float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#else
+inline double multiply_add(double a, double b, double c) { return a * b + c; }
+inline float multiply_add(float a, float b, float c) { return a * b + c; }
+#endif
+
+inline DoubleVector widen_to_double(const float* from) {
+#if defined(MEDAD_ISA_avx512)
+  // Each half loaded by its own instruction: left alone, gcc loads a whole register and splits it.
+  return DoubleVector(_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from)));
+#else
+  typedef float Narrow __attribute__((vector_size(kVectorBytes / 2)));
+  Narrow value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return __builtin_convertvector(value, DoubleVector);
+#endif
+}
 
 // Where the vectors of a block are, and how far apart their elements.
 struct Block {
@@ -27,7 +50,7 @@ struct Block {
 
 template <class T>
 inline bool is_planar(const DiscrepancySide& side, const DiscrepancyLayer& layer) {
-  return is_same<T, real_of<T>> && (layer.width == 1 || side.column_stride == 1) &&
+  return std::is_same_v<T, real_of<T>> && (layer.width == 1 || side.column_stride == 1) &&
          (layer.height == 1 || side.row_stride == layer.width);
 }
 
@@ -54,7 +77,7 @@ template <class T>
 inline void convert_row(const T* from, int64_t count, real_of<T>* to) {
   int64_t x = 0;
 #ifdef __F16C__
-  if constexpr (is_same<T, Half>) {
+  if constexpr (std::is_same_v<T, Half>) {
     for (; x + 8 <= count; x += 8) {
       __m128i halves;
       __builtin_memcpy(&halves, from + x, sizeof halves);
@@ -76,7 +99,7 @@ inline void convert_vectors(const T* from, int64_t step, int64_t channels, int64
   for (; x + kSide <= count; x += kSide) {
     int64_t c = 0;
     for (; c + kSide <= channels; c += kSide) {
-      if constexpr (is_same<T, R>) {
+      if constexpr (std::is_same_v<T, R>) {
         transpose_square<R>(from + x * step + c, step, to + c * stride + x, stride);
       } else {
         alignas(64) R square[kSide * kSide];
@@ -221,7 +244,7 @@ inline void add_channels(const Rows<kChannels>& a, const Rows<kChannels>& b, int
       DoubleVector difference = load<double>(sums.difference + i);
 #pragma GCC unroll 4
       for (int c = 0; c < kChannels; ++c) {
-        const DoubleVector x = widen(a.row[c] + i), y = widen(b.row[c] + i);
+        const DoubleVector x = widen_to_double(a.row[c] + i), y = widen_to_double(b.row[c] + i);
         const DoubleVector gap = x - y;
         sum_a = fma(x, x, sum_a);
         sum_b = fma(y, y, sum_b);
@@ -368,7 +391,7 @@ inline void block_distance(const Block& block, double* out) {
 
 // Gradient of the block's distances times `upstream`, to the sides that have a place for it.
 template <class T>
-inline void block_gradient(const Block& block, const map_of<T>* upstream) {
+inline void block_gradient(const Block& block, const real_of<T>* upstream) {
   using R = real_of<T>;
   const DiscrepancyLayer& layer = *block.layer;
   Pairs pairs;
@@ -414,5 +437,4 @@ inline void block_gradient(const Block& block, const map_of<T>* upstream) {
 }
 
 }  // namespace
-}  // namespace MEDAD_ISA
-}  // namespace medad
+}  // namespace medad::MEDAD_ISA

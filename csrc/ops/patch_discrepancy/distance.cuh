@@ -1,11 +1,10 @@
-// The distance of each position, and its gradient. Included by patch_discrepancy.cu only.
+// The distance of each position, and its gradient. Included by gpu.cu only.
 #pragma once
 
 #include "core/check.h"
-#include "core/cuda_check.h"
 #include "core/gpu.cuh"
 #include "core/half.h"
-#include "ops/patch_discrepancy.h"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
 namespace {
@@ -115,7 +114,6 @@ Layers<T> layers_of(const DiscrepancyJob& job, int first, int count, int64_t sta
     layers.blocks += job.batch * to.blocks_an_image;
     start += job.batch * positions;
   }
-  MEDAD_CHECK(layers.blocks < (int64_t(1) << 31), "features: fewer positions expected on the GPU");
   return layers;
 }
 
@@ -358,7 +356,7 @@ __global__ void __launch_bounds__(kWarpSize)
 
 template <class T, bool kBackward>
 void launch_discrepancy(const Layers<T>& layers, void* stream) {
-  const dim3 grid(unsigned(layers.blocks));
+  const dim3 grid = grid_of(layers.blocks, "features");
   if constexpr (sizeof(T) == 8) {
     MEDAD_LAUNCH((discrepancy_double_kernel<kBackward>), grid, dim3(kWarpSize), 0, stream, layers);
   } else {

@@ -1,4 +1,4 @@
-// The distance of projected vectors on the GPU. Included by patch_discrepancy.cu only.
+// The distance of projected vectors on the GPU. Included by gpu.cu only.
 //
 // Bound by arithmetic: a block takes some positions of one image through both layers of the head,
 // for both sides at once, so that a weight that was fetched serves twice as many products. The
@@ -7,10 +7,9 @@
 #pragma once
 
 #include "core/check.h"
-#include "core/cuda_check.h"
 #include "core/gpu.cuh"
-#include "ops/patch_discrepancy.h"
 #include "ops/patch_discrepancy/distance.cuh"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
 namespace {
@@ -245,18 +244,15 @@ void launch_heads_of(const DiscrepancyJob& job, int first, int count, int64_t st
     const DiscrepancyLayer& from = job.layers[first + l];
     HeadLayer<T>& to = layers.layer[l];
     const int64_t positions = from.height * from.width;
-    const auto part = [](const void* data, int64_t extent) {
-      return span_of_extent<const T>(const_cast<void*>(data), extent);
-    };
     to.a = side_of<const T>(from.features, from, job.batch);
     to.b = side_of<const T>(from.reconstructed, from, job.batch);
     to.channels = from.channels;
     to.hidden = from.head.hidden;
     to.projected = from.head.projected;
-    to.w1 = part(from.head.w1, to.hidden * to.channels);
-    to.b1 = part(from.head.b1, to.hidden);
-    to.w2 = part(from.head.w2, to.projected * to.hidden);
-    to.b2 = part(from.head.b2, to.projected);
+    to.w1 = span_of_extent<const T>(from.head.w1, to.hidden * to.channels);
+    to.b1 = span_of_extent<const T>(from.head.b1, to.hidden);
+    to.w2 = span_of_extent<const T>(from.head.w2, to.projected * to.hidden);
+    to.b2 = span_of_extent<const T>(from.head.b2, to.projected);
     to.map = span_of_extent<M>(static_cast<M*>(job.scratch) + start, job.batch * positions);
     to.height = from.height;
     to.width = from.width;
@@ -265,11 +261,8 @@ void launch_heads_of(const DiscrepancyJob& job, int first, int count, int64_t st
     layers.blocks += job.batch * to.blocks_an_image;
     start += job.batch * positions;
   }
-  MEDAD_CHECK(layers.blocks < (int64_t(1) << 31), "features: fewer positions expected on the GPU");
-  cuda_check(cudaFuncSetAttribute(head_kernel<T, kEach>,
-                                  cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-             "patch_discrepancy shared memory");
-  MEDAD_LAUNCH((head_kernel<T, kEach>), dim3(unsigned(layers.blocks)), dim3(kThreads), bytes,
+  allow_shared(head_kernel<T, kEach>, int64_t(bytes));
+  MEDAD_LAUNCH((head_kernel<T, kEach>), grid_of(layers.blocks, "features"), dim3(kThreads), bytes,
                launch.stream, layers);
   cuda_check(cudaGetLastError(), "patch_discrepancy heads launch");
 }
@@ -284,12 +277,9 @@ void launch_heads(const DiscrepancyJob& job, int first, int count, int64_t start
   for (int l = first; l < first + count; ++l) {
     hidden = job.layers[l].head.hidden > hidden ? job.layers[l].head.hidden : hidden;
   }
-  int available = 0;
-  cuda_check(
-      cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerBlockOptin, launch.device),
-      "reading the device's shared memory");
+  const size_t available = size_t(shared_limit(launch.device));
   const auto bytes = [&](int each) { return head_bytes<R>(hidden, kAcross * each); };
-  const auto fits = [&](int each) { return bytes(each) <= size_t(available); };
+  const auto fits = [&](int each) { return bytes(each) <= available; };
   if constexpr (sizeof(R) == 4) {  // more float64 positions would not fit the registers
     if (fits(4)) return launch_heads_of<T, 4>(job, first, count, start, bytes(4), launch);
     if (fits(2)) return launch_heads_of<T, 2>(job, first, count, start, bytes(2), launch);

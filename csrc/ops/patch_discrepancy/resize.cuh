@@ -1,11 +1,11 @@
-// The bilinear resize of the layers' distances, and its adjoint. Included by patch_discrepancy.cu
-// only. Their inputs are a hundredth of the features and come from L2; what costs is the arithmetic
-// of the taps, so each thread forms those of a column once and uses them for many rows.
+// The bilinear resize of the layers' distances, and its adjoint. Included by gpu.cu only. Their
+// inputs are a hundredth of the features and come from L2; what costs is the arithmetic of the
+// taps, so each thread forms those of a column once and uses them for many rows.
 #pragma once
 
 #include "core/gpu.cuh"
-#include "ops/patch_discrepancy.h"
 #include "ops/patch_discrepancy/distance.cuh"
+#include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
 namespace {

@@ -1,9 +1,9 @@
-// One tile of SSIM and its gradient, by one block. Included by ssim.cu only.
+// One tile of SSIM and its gradient, by one block. Included by gpu.cu only.
 #pragma once
 
 #include "core/gpu.cuh"
 #include "core/half.h"
-#include "ops/ssim.h"
+#include "ops/ssim/ssim.h"
 
 namespace medad {
 namespace {
