@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from medad_fast.data import Image, Provenance, read
 from medad_fast.data.formats.nifti import write_nifti
-from medad_fast.data.geometry import Axis, geometry_of
 from medad_fast.errors import InputError
 from medad_fast.files import atomic_write
 
-__all__ = ["in_plane", "read_on_grid", "write_on_grid"]
+__all__ = ["read_on_grid", "write_on_grid"]
 
 
 def write_on_grid(path: Path, values: NDArray[Any], image: Image) -> Path:
@@ -75,13 +74,3 @@ def read_on_grid(path: Path, dtype: type[np.generic] = np.floating) -> Image:
         geometry=None,
         provenance=Provenance(path, "map", 8 * found.dtype.itemsize),
     )
-
-
-def in_plane(stack: NDArray[Any], image: Image, axis: Axis) -> NDArray[Any]:
-    """``(S, H, W)`` as the slices of ``image`` to the slices that a run scores; a view.
-
-    They differ only for volumes that a run slices in another plane than the axial one.
-    """
-    if image.geometry is None or len(image.pixels) == 1 or axis == "axial":
-        return stack
-    return geometry_of(image.geometry.affine, axis).to_slices(image.geometry.to_source(stack))

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.artifacts.grids import in_plane, read_on_grid, write_on_grid
+from medad_fast.artifacts.grids import read_on_grid, write_on_grid
 from medad_fast.artifacts.scores import (
     ScoreRow,
     read_columns,
@@ -30,7 +30,7 @@ from medad_fast.artifacts.scores import (
     score_columns,
 )
 from medad_fast.artifacts.versions import versions
-from medad_fast.data.geometry import Axis
+from medad_fast.data.geometry import Axis, in_plane
 from medad_fast.data.image import Image
 from medad_fast.errors import InputError
 from medad_fast.files import (

@@ -106,11 +106,7 @@ class Cohort:
     def file_sizes(self) -> Tensor:
         """``(N,)`` float64 bytes of each slice's file, NaN where the file holds further slices."""
         slices = Counter(self.case.tolist())
-        alone = [slices[i] == 1 and len(case.files) == 1 for i, case in enumerate(self.cases)]
-        sizes = [
-            float(case.files[0].stat().st_size) if single else float("nan")
-            for case, single in zip(self.cases, alone, strict=True)
-        ]
+        sizes = [case.file_size(slices[place]) for place, case in enumerate(self.cases)]
         return torch.tensor(sizes, dtype=torch.float64)[self.case]
 
 

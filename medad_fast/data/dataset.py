@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,11 @@ class Case:
     """Lesion mask on the image's own grid, non-zero where abnormal."""
     groups: dict[str, str] = field(default_factory=dict)
     """Further manifest columns (scanner, sex, age, view), for subgroup tables."""
+
+    def file_size(self, slices: int) -> float:
+        """Bytes of the file if it holds one slice only, which is all of the case; else NaN."""
+        alone = len(self.files) == 1 and slices == 1
+        return float(self.files[0].stat().st_size) if alone else math.nan
 
 
 @dataclass(frozen=True)

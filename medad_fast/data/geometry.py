@@ -7,12 +7,12 @@ superior (RAS+).
 from __future__ import annotations
 
 from itertools import permutations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.data.image import Geometry
+from medad_fast.data.image import Geometry, Image
 from medad_fast.errors import InputError
 
 __all__ = [
@@ -20,7 +20,9 @@ __all__ = [
     "affine_as_stored",
     "geometry_of",
     "geometry_of_codes",
+    "in_plane",
     "nearest_axis",
+    "plane_of",
     "slice_spacing_mm",
 ]
 
@@ -76,6 +78,24 @@ def _shown_by(
     axes = [world_of.index(world) for world, _ in wanted]
     flips = [signs[i] != sign for i, (_, sign) in zip(axes, wanted, strict=True)]
     return Geometry((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]), affine)
+
+
+def plane_of(image: Image, axis: Axis) -> Geometry | None:
+    """How to slice a volume in this plane, or ``None`` where the image's own slices are meant.
+
+    Single slices stay as they are, and so do axial ones: readers slice volumes like this.
+    """
+    if image.geometry is None or len(image.pixels) == 1 or axis == "axial":
+        return None
+    return geometry_of(image.geometry.affine, axis)
+
+
+def in_plane(stack: NDArray[Any], image: Image, axis: Axis) -> NDArray[Any]:
+    """``(S, H, W)`` as the slices of ``image`` to slices in this plane; a view."""
+    plane = plane_of(image, axis)
+    if plane is None or image.geometry is None:
+        return stack
+    return plane.to_slices(image.geometry.to_source(stack))
 
 
 def slice_spacing_mm(geometry: Geometry) -> tuple[float, float, float]:

@@ -25,7 +25,7 @@ from medad_fast.data.formats import (
 from medad_fast.data.limits import MAX_HEADER_BYTES, regular_file_size
 from medad_fast.errors import InputError
 
-__all__ = ["load_dataset", "read_manifest"]
+__all__ = ["load_dataset"]
 
 T = TypeVar("T", bound=str)
 
@@ -91,7 +91,7 @@ def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[P
         path = path.parent
     if path.is_dir():
         if (path / "manifest.csv").is_file():
-            return path, list(read_manifest(path / "manifest.csv"))
+            return path, list(_read_manifest(path / "manifest.csv"))
         if (path / "data.json").is_file():
             return path, list(_read_data_json(path / "data.json"))
         if _has_folder_layout(path):
@@ -105,7 +105,7 @@ def _entries(data: Path | str, loose: Literal["unlabeled", "normal"]) -> tuple[P
         return path, [_loose(files, loose)]
     if path.is_file():
         if path.suffix == ".csv":
-            return path.parent, list(read_manifest(path))
+            return path.parent, list(_read_manifest(path))
         if path.suffix == ".json":
             return path.parent, list(_read_data_json(path))
         return path.parent, [_loose([path], loose)]
@@ -290,7 +290,7 @@ def _masks_by_stem(root: Path) -> dict[str, Path]:
     return masks
 
 
-def read_manifest(path: Path) -> Iterator[_Entry]:
+def _read_manifest(path: Path) -> Iterator[_Entry]:
     """A CSV table with the columns ``path,label,split`` and, where wanted, ``patient,mask``.
 
     Further columns become the groups of a case. Paths are relative to the manifest's folder.

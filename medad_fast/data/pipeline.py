@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from medad_fast.data.dataset import Case
-from medad_fast.data.geometry import geometry_of, slice_spacing_mm
-from medad_fast.data.image import Geometry, Image
+from medad_fast.data.geometry import in_plane, plane_of, slice_spacing_mm
+from medad_fast.data.image import Image
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.data.reading import read
 from medad_fast.errors import InputError
@@ -133,10 +133,7 @@ class Pipeline:
                 "modality=CT would keep its Hounsfield units",
                 stacklevel=2,
             )
-        plane = self._plane(image)
-        if plane is not None and image.geometry is not None:
-            pixels = plane.to_slices(image.geometry.to_source(pixels))
-        channels = _to_channels(pixels, config, image)
+        channels = _to_channels(in_plane(pixels, image, config.axis), config, image)
         foreground = _is_foreground(channels, modality)
         unit = _to_unit_range(channels, foreground, config, modality)
 
@@ -162,10 +159,7 @@ class Pipeline:
         Returns:
             ``(S, H, W)``, slices as those of ``image``; 0 in slices that were left out.
         """
-        plane = self._plane(image)
-        shape = image.pixels.shape[:3]
-        if plane is not None and image.geometry is not None:
-            shape = plane.to_slices(image.geometry.to_source(image.pixels)).shape
+        shape = in_plane(image.pixels, image, self.config.axis).shape[:3]
         wanted = (len(index), 1, self.config.image_size, self.config.image_size)
         if maps.shape != wanted:
             raise InputError(f"maps must have the shape {wanted}, got {tuple(maps.shape)}")
@@ -173,18 +167,13 @@ class Pipeline:
         frame = self._frame(image, *shape[1:])
         undone = frame.undo(maps.detach().to("cpu", torch.float32))
         restored[index.cpu().numpy()] = undone[:, 0].numpy()
+        plane = plane_of(image, self.config.axis)
         if plane is not None and image.geometry is not None:
             restored = image.geometry.to_slices(plane.to_source(restored))
         return np.ascontiguousarray(restored)
 
-    def _plane(self, image: Image) -> Geometry | None:
-        """How to slice a volume where that is not how the reader did it."""
-        if image.geometry is None or len(image.pixels) == 1 or self.config.axis == "axial":
-            return None
-        return geometry_of(image.geometry.affine, self.config.axis)
-
     def _frame(self, image: Image, rows: int, columns: int) -> Frame:
-        plane = self._plane(image)
+        plane = plane_of(image, self.config.axis)
         spacing_mm = image.spacing_mm if plane is None else slice_spacing_mm(plane)
         _, row_mm, column_mm = spacing_mm or (1.0, 1.0, 1.0)
         return Frame(self.config.image_size, rows, columns, row_mm, column_mm)

@@ -128,7 +128,6 @@ def _features(case: Case, image: Image, grey: NDArray[np.float32]) -> NDArray[np
         ]
     )
     down, along = (np.abs(np.diff(grey, axis=axis)).mean(dtype=np.float64) for axis in (1, 2))
-    alone = len(case.files) == 1 and len(grey) == 1
     return np.array(
         [
             grey.mean(dtype=np.float64),
@@ -142,7 +141,7 @@ def _features(case: Case, image: Image, grey: NDArray[np.float32]) -> NDArray[np
             columns,
             len(grey),
             image.provenance.bits_stored,
-            case.files[0].stat().st_size if alone else 0.0,
+            np.nan_to_num(case.file_size(len(grey))),
         ],
         dtype=np.float64,
     )

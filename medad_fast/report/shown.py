@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.artifacts.grids import in_plane
 from medad_fast.artifacts.predictions import Predictions
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.data import Image, load_dataset
-from medad_fast.data.geometry import geometry_of, slice_spacing_mm
+from medad_fast.data.geometry import geometry_of, in_plane, slice_spacing_mm
 from medad_fast.data.pipeline import Pipeline
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.artifacts.grids import in_plane
 from medad_fast.artifacts.overlay import overlay
 from medad_fast.artifacts.predictions import PredictionsWriter
 from medad_fast.data import Case, Image
-from medad_fast.data.geometry import Axis
+from medad_fast.data.geometry import Axis, in_plane
 from medad_fast.dicom_out.origin import MapOrigin
 from medad_fast.dicom_out.writers import write_results
 from medad_fast.files import atomic_write

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medad_fast.artifacts.grids import in_plane
 from medad_fast.artifacts.predictions import Predictions, PredictionsWriter
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.artifacts.versions import own_version
 from medad_fast.data import Case, Dataset, Image, Split, load_dataset, read_mask
 from medad_fast.data.cohort import check_unseen, known_pixels, pixel_digests
 from medad_fast.data.dataset import PatientNames
+from medad_fast.data.geometry import in_plane
 from medad_fast.dicom_out.origin import MapOrigin
 from medad_fast.dicom_out.writers import require_highdicom
 from medad_fast.errors import DeviceError, InputError
@@ -198,9 +198,8 @@ class _Scorer:
             self._row(case, place, score, mask, map_name)
             for place, score in zip(index, anomaly_scores.tolist(), strict=True)
         ]
-        trivial = self.run.baselines.values(
-            slices.images, _file_size(case, image).expand(len(index))
-        )
+        sizes = [case.file_size(len(image.pixels))] * len(index)
+        trivial = self.run.baselines.values(slices.images, torch.tensor(sizes, dtype=torch.float64))
         columns = (trivial[name].tolist() for name in NAMES)
         self.results.add(image, rows, zip(*columns, strict=True), slices.skipped)
         if labelled := [row for row in rows if row.label != "unlabeled"]:
@@ -244,14 +243,6 @@ class _Scorer:
             prediction="abnormal" if score > threshold else "normal",
             p_value=p_value(score, self.thresholds),
         )
-
-
-def _file_size(case: Case, image: Image) -> Tensor:
-    """Bytes of the file where it holds this one image, else NaN."""
-    single = len(case.files) == 1 and len(image.pixels) == 1
-    return torch.tensor(
-        float(case.files[0].stat().st_size) if single else torch.nan, dtype=torch.float64
-    )
 
 
 def _about(scorer: _Scorer, split: Split, simulated: str | None) -> dict[str, Any]:
