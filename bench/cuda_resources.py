@@ -98,7 +98,9 @@ def table() -> dict[str, Any]:
     kernels: dict[str, dict[str, dict[str, Resources]]] = {}
     for source, report in zip(sources, reports, strict=True):
         for kernel, arch, resources in parse(report):
-            kernels.setdefault(source.parent.name, {}).setdefault(kernel, {})[f"sm_{arch}"] = resources
+            kernels.setdefault(source.parent.name, {}).setdefault(kernel, {})[f"sm_{arch}"] = (
+                resources
+            )
     return {"nvcc": nvcc_release(), "architectures": list(ARCHITECTURES), "kernels": kernels}
 
 
