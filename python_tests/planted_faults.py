@@ -70,8 +70,8 @@ FAULTS = [
     Fault(
         "a kernel on the default stream",
         "csrc/ops/patch_discrepancy/gpu.cu",
-        "launch.stream, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
-        "nullptr, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
+        "dim3(kThreads), 0,\n                 launch.stream, resize);",
+        "dim3(kThreads), 0,\n                 nullptr, resize);",
         (f"{OPS}/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
@@ -126,7 +126,7 @@ FAULTS = [
     ),
     Fault(
         'half of a warp in a shuffle of the whole',
-        "csrc/ops/nt_xent_loss/gpu.cu",
+        "csrc/core/row_tiles.cuh",
         '__shfl_xor_sync(~0u,',
         '__shfl_xor_sync(0xffffu,',
         (f"{OPS}/test_nt_xent_loss_emulated.py",),

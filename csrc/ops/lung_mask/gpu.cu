@@ -91,7 +91,6 @@ void launch_mode(const Job& job, int64_t batch, int64_t shared_bytes, const Laun
   allow_shared(lung_mask_kernel<kReference>, shared_bytes);
   MEDAD_LAUNCH((lung_mask_kernel<kReference>), grid_of(batch, "images"), dim3(kThreads),
                size_t(shared_bytes), launch.stream, job);
-  cuda_check(cudaGetLastError(), "lung_mask launch");
 }
 
 }  // namespace

@@ -17,11 +17,6 @@ constexpr int kFour = 4;  // elements a vector load moves
 constexpr int kMaxPositions = kWarpSize * kFour;
 
 template <class T>
-struct alignas(kFour * sizeof(T)) Four {
-  T value[kFour];
-};
-
-template <class T>
 struct Side {
   Span<T> data;
   int64_t batch_stride, channel_stride, row_stride, column_stride;
@@ -362,7 +357,6 @@ void launch_discrepancy(const Layers<T>& layers, void* stream) {
   } else {
     MEDAD_LAUNCH((discrepancy_kernel<T, kBackward>), grid, dim3(kThreads), 0, stream, layers);
   }
-  cuda_check(cudaGetLastError(), "patch_discrepancy launch");
 }
 
 }  // namespace

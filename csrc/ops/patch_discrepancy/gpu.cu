@@ -48,7 +48,6 @@ void forward(const DiscrepancyJob& job, const Launch& launch) {
     const int64_t maps = job.batch * (job.separate ? count : 1);
     MEDAD_LAUNCH(resize_kernel<M>, grid_of(columns * rows * maps, "features"), dim3(kThreads), 0,
                  launch.stream, resize);
-    cuda_check(cudaGetLastError(), "patch_discrepancy resize launch");
   });
 }
 
@@ -59,7 +58,6 @@ void backward(const DiscrepancyJob& job, const Launch& launch) {
     const Resize<M> resize = resize_of<M>(job, first, count, start);
     MEDAD_LAUNCH(gather_kernel<M>, grid_of(job.batch * resize.rows, "features"),
                  dim3(kGatherThreads), 0, launch.stream, resize);
-    cuda_check(cudaGetLastError(), "patch_discrepancy gather launch");
     launch_discrepancy<T, true>(layers_of<T>(job, first, count, start), launch.stream);
   });
 }

@@ -84,11 +84,11 @@ int tile_of(int64_t radius, int fields, int64_t limit) {
 }
 
 template <class Kernel, class... Arguments>
-void launch(Kernel kernel, int64_t blocks, int64_t bytes, const Launch& where,
+void launch(Kernel ssim_kernel, int64_t blocks, int64_t bytes, const Launch& where,
             const Arguments&... arguments) {
-  allow_shared(kernel, bytes);
-  MEDAD_LAUNCH(kernel, grid_of(blocks, "x"), dim3(kThreads), bytes, where.stream, arguments...);
-  cuda_check(cudaGetLastError(), "ssim launch");
+  allow_shared(ssim_kernel, bytes);
+  MEDAD_LAUNCH(ssim_kernel, grid_of(blocks, "x"), dim3(kThreads), bytes, where.stream,
+               arguments...);
 }
 
 template <class T, class C>
