@@ -54,7 +54,7 @@ class Fault:
 NATIVE = "medad_fast/ops/_native.py"
 LAYERS = "medad_fast/ops/_feature_layers.py"
 DISTANCE = "csrc/ops/patch_discrepancy/distance.cuh"
-RESIZE = "csrc/ops/patch_discrepancy/resize.cuh"
+RESIZE = "csrc/ops/patch_discrepancy/gpu.cu"
 ENSEMBLE = "csrc/ops/ensemble_discrepancy"
 NCE = "csrc/ops/patch_nce_loss"
 
@@ -69,7 +69,7 @@ FAULTS = [
     ),
     Fault(
         "a kernel on the default stream",
-        "csrc/ops/patch_discrepancy/gpu.cu",
+        RESIZE,
         "dim3(kThreads), 0,\n                 launch.stream, resize);",
         "dim3(kThreads), 0,\n                 nullptr, resize);",
         (f"{OPS}/test_patch_discrepancy_emulated.py",),

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "core/check.h"
+#include "core/half.h"
 #include "core/tensor_view.h"
 
 #ifdef MEDAD_EMULATION

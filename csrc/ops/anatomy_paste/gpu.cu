@@ -8,8 +8,6 @@
 
 #include <type_traits>
 
-#include "core/check.h"
-#include "core/half.h"
 #include "ops/anatomy_paste/anatomy_paste.h"
 #include "ops/anatomy_paste/composite.cuh"
 #include "ops/anatomy_paste/device.cuh"

@@ -8,9 +8,7 @@
 // Pixels where float32 is not enough (ensemble_discrepancy.h) are computed again in double: rare,
 // and out of the way of the others.
 
-#include "core/check.h"
 #include "core/gpu.cuh"
-#include "core/half.h"
 #include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
 
 namespace medad {

@@ -11,7 +11,6 @@
 
 #include <cmath>
 
-#include "core/check.h"
 #include "core/row_tiles.cuh"
 #include "ops/nt_xent_loss/nt_xent_loss.h"
 

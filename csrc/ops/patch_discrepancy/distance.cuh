@@ -1,9 +1,7 @@
 // The distance of each position, and its gradient. Included by gpu.cu only.
 #pragma once
 
-#include "core/check.h"
 #include "core/gpu.cuh"
-#include "core/half.h"
 #include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {

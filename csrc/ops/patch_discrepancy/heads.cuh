@@ -6,7 +6,6 @@
 // added to the sums and forgotten. Products are float32 (float64 for float64) fused multiply-adds.
 #pragma once
 
-#include "core/check.h"
 #include "core/gpu.cuh"
 #include "ops/patch_discrepancy/distance.cuh"
 #include "ops/patch_discrepancy/patch_discrepancy.h"

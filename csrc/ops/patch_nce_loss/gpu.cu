@@ -10,7 +10,6 @@
 
 #include <cmath>
 
-#include "core/check.h"
 #include "core/row_tiles.cuh"
 #include "ops/patch_nce_loss/patch_nce_loss.h"
 

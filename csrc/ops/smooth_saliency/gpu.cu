@@ -7,9 +7,7 @@
 // third. Threads lie along the rows: shared memory is read without bank conflicts, global memory in
 // whole lines.
 
-#include "core/check.h"
 #include "core/gpu.cuh"
-#include "core/half.h"
 #include "ops/smooth_saliency/smooth_saliency.h"
 
 namespace medad {
