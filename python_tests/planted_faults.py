@@ -53,7 +53,7 @@ class Fault:
 
 NATIVE = "medad_fast/ops/_native.py"
 DISTANCE = "csrc/ops/patch_discrepancy/distance.cuh"
-RESIZE = "csrc/ops/patch_discrepancy/resize.cuh"
+RESIZE = "csrc/ops/patch_discrepancy/gpu.cu"
 ENSEMBLE = "csrc/ops/ensemble_discrepancy"
 NCE = "csrc/ops/patch_nce_loss"
 
@@ -68,9 +68,9 @@ FAULTS = [
     ),
     Fault(
         "a kernel on the default stream",
-        "csrc/ops/patch_discrepancy/gpu.cu",
-        "launch.stream, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
-        "nullptr, resize);\n    cuda_check(cudaGetLastError(), \"patch_discrepancy resize",
+        RESIZE,
+        "dim3(kThreads), 0,\n                 launch.stream, resize);",
+        "dim3(kThreads), 0,\n                 nullptr, resize);",
         (f"{OPS}/patch_discrepancy/test_patch_discrepancy_emulated.py",),
     ),
     Fault(
@@ -125,7 +125,7 @@ FAULTS = [
     ),
     Fault(
         'half of a warp in a shuffle of the whole',
-        "csrc/ops/nt_xent_loss/gpu.cu",
+        "csrc/core/row_tiles.cuh",
         '__shfl_xor_sync(~0u,',
         '__shfl_xor_sync(0xffffu,',
         (f"{OPS}/nt_xent_loss/test_nt_xent_loss_emulated.py",),

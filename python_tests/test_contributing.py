@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MOST_PATHS = {"An op": 8, "A method": 4, "A file format": 3}
-BLOCK = re.compile(r"^```\w+ file=(\S+)(?: after=\"(.*)\")?\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```\w+ file=(\S+)(?: after=\"([^\n]*)\")?\n(.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True)

@@ -36,16 +36,4 @@ void set_cpu_level(CpuLevel wanted) {
   level().store(wanted < best_cpu_level() ? wanted : best_cpu_level(), std::memory_order_relaxed);
 }
 
-const char* cpu_level_name(CpuLevel value) {
-  switch (value) {
-    case CpuLevel::kAvx512:
-      return "avx512";
-    case CpuLevel::kAvx2:
-      return "avx2";
-    case CpuLevel::kBaseline:
-      return "baseline";
-  }
-  return "baseline";
-}
-
 }  // namespace medad

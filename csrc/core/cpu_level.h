@@ -9,11 +9,11 @@
 namespace medad {
 
 enum class CpuLevel : int { kBaseline, kAvx2, kAvx512 };
+inline constexpr const char* kCpuLevelNames[] = {"baseline", "avx2", "avx512"};
 
 CpuLevel cpu_level();          // in use
 CpuLevel best_cpu_level();     // what this CPU can run and this build contains
 void set_cpu_level(CpuLevel);  // at most the best; for tests and benchmarks
-const char* cpu_level_name(CpuLevel);
 
 }  // namespace medad
 

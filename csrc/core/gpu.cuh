@@ -14,6 +14,7 @@
 #include <string>
 
 #include "core/check.h"
+#include "core/half.h"
 #include "core/tensor_view.h"
 
 #ifdef MEDAD_EMULATION
@@ -57,17 +58,11 @@ Span<U> span_cast(Span<T> span) {
 
 }  // namespace medad
 
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
 struct alignas(8) float2 {
   float x, y;
 };
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
-};
-struct alignas(8) uint2 {
-  unsigned x, y;
 };
 
 #define MEDAD_SHARED(type, name, count)                                                 \
@@ -128,8 +123,11 @@ __device__ __forceinline__ U* span_cast(T* span) {
   extern __shared__ uint4 medad_dynamic_shared_memory[]; \
   type* const name = reinterpret_cast<type*>(medad_dynamic_shared_memory)
 // A kernel with template arguments goes in parentheses: MEDAD_LAUNCH((kernel<T, 4>), ...).
-#define MEDAD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+#define MEDAD_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                       \
+  do {                                                                                     \
+    kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__); \
+    ::medad::cuda_check(cudaGetLastError(), #kernel " launch");                            \
+  } while (0)
 
 #endif
 
@@ -179,5 +177,11 @@ inline dim3 grid_of(int64_t blocks, const char* argument) {
   MEDAD_CHECK(blocks < int64_t(1) << 31, argument << ": fewer elements expected on the GPU");
   return dim3(unsigned(blocks));
 }
+
+// Four neighbours, moved at once where they fit in 16 bytes.
+template <class T>
+struct alignas(sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) Four {
+  T value[4];
+};
 
 }  // namespace medad

@@ -18,25 +18,14 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-MEDAD_HD uint32_t float_bits(float x) {
-#ifdef __CUDA_ARCH__
-  return __float_as_uint(x);
-#else
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-#endif
+template <class To, class From>
+MEDAD_HD To bits_as(From from) {
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
 }
-
-MEDAD_HD float float_from_bits(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __uint_as_float(bits);
-#else
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-#endif
-}
+MEDAD_HD uint32_t float_bits(float x) { return bits_as<uint32_t>(x); }
+MEDAD_HD float float_from_bits(uint32_t bits) { return bits_as<float>(bits); }
 
 MEDAD_HD float to_float(float x) { return x; }
 MEDAD_HD double to_float(double x) { return x; }

@@ -140,11 +140,7 @@ void define(py::module_& module, const Binding& binding) {
 PYBIND11_MODULE(_C, module) {
   module.doc() = "Compiled kernels of medad_fast. Called through medad_fast.ops only.";
   module.attr("version") = MEDAD_VERSION;
-#ifdef MEDAD_WITH_CUDA
-  module.attr("with_cuda") = true;
-#else
-  module.attr("with_cuda") = false;
-#endif
+  module.attr("with_cuda") = MEDAD_CUDA_ARCHS_BUILT[0] != 0;
   module.attr("cuda_archs") = MEDAD_CUDA_ARCHS_BUILT;
   module.attr("cuda_reason") = MEDAD_CUDA_REASON;
 #ifdef _OPENMP
@@ -159,12 +155,12 @@ PYBIND11_MODULE(_C, module) {
   }
   module.attr("dtypes") = dtypes;
 
-  module.def("cpu_level", [] { return medad::cpu_level_name(medad::cpu_level()); });
-  module.def("best_cpu_level", [] { return medad::cpu_level_name(medad::best_cpu_level()); });
-  module.def("set_cpu_level", [](const std::string& wanted) {
-    for (auto value :
-         {medad::CpuLevel::kBaseline, medad::CpuLevel::kAvx2, medad::CpuLevel::kAvx512}) {
-      if (wanted == medad::cpu_level_name(value)) return medad::set_cpu_level(value);
+  const auto& levels = medad::kCpuLevelNames;
+  module.def("cpu_level", [&] { return levels[int(medad::cpu_level())]; });
+  module.def("best_cpu_level", [&] { return levels[int(medad::best_cpu_level())]; });
+  module.def("set_cpu_level", [&](const std::string& wanted) {
+    for (int level = 0; level < int(std::size(levels)); ++level) {
+      if (wanted == levels[level]) return medad::set_cpu_level(medad::CpuLevel(level));
     }
     throw py::value_error("level: baseline, avx2 or avx512 expected, got " + wanted);
   });

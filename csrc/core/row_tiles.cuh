@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "core/tile_mma.cuh"
 
@@ -162,9 +163,10 @@ __device__ void write_sum(const Sum<C>& sum, Span<T> out, int64_t rows, int64_t 
   }
 }
 
-template <class C>
+// Over kLanes neighbouring lanes, known to all of them.
+template <class C, int kLanes = kRowThreads>
 __device__ __forceinline__ C across_row(C value, C (*combine)(C, C)) {
-  for (int bits = kRowThreads / 2; bits > 0; bits /= 2) {
+  for (int bits = kLanes / 2; bits > 0; bits /= 2) {
     value = combine(value, __shfl_xor_sync(~0u, value, bits));
   }
   return value;
@@ -208,5 +210,16 @@ struct RunningSoftmax {
     top = whole;
   }
 };
+
+// Calls visit(zero of T, zero of C, precision of products) for elements of type T that are computed
+// in C; kHalf is the precision for the 16-bit types.
+template <Precision kHalf, class Visit>
+void with_precision(DType dtype, Visit visit) {
+  with_floating_type(dtype, [&](auto zero) {
+    using C = typename Compute<decltype(zero)>::type;
+    constexpr Precision kWhole = sizeof(C) == 8 ? Precision::kOrdinary : Precision::kTf32x3;
+    visit(zero, C(), std::integral_constant<Precision, sizeof(zero) == 2 ? kHalf : kWhole>());
+  });
+}
 
 }  // namespace medad::row_tiles

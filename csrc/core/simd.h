@@ -67,6 +67,15 @@ MEDAD_INLINE Vector<T> broadcast(T value) {
   return value - Vector<T>{};
 }
 
+// MEDAD_PACKED(min, ps, a, b): an instruction on whole vectors by its name, where there are such.
+#if defined(MEDAD_ISA_avx512)
+#define MEDAD_PACKED(name, type, ...) _mm512_maskz_##name##_##type(-1, __VA_ARGS__)
+#elif defined(MEDAD_ISA_avx2)
+#define MEDAD_PACKED(name, type, ...) _mm256_##name##_##type(__VA_ARGS__)
+#elif defined(MEDAD_X86)
+#define MEDAD_PACKED(name, type, ...) _mm_##name##_##type(__VA_ARGS__)
+#endif
+
 #if defined(MEDAD_ISA_avx512)
 MEDAD_INLINE FloatVector fma(FloatVector a, FloatVector b, FloatVector c) {
   return FloatVector(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));

@@ -8,7 +8,6 @@
 #pragma once
 
 #include "core/gpu.cuh"
-#include "core/half.h"
 
 namespace medad {
 

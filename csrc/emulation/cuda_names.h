@@ -22,7 +22,6 @@ using dim3 = ::medad::emulation::Index3;
 #define blockIdx (::medad::emulation::Scheduler::get().block_index)
 #define blockDim (::medad::emulation::Scheduler::get().block_size)
 #define gridDim (::medad::emulation::Scheduler::get().grid_size)
-#define warpSize (::medad::emulation::kWarp)
 
 #define MEDAD_EMULATION_TEXT_(x) #x
 #define MEDAD_EMULATION_TEXT(x) MEDAD_EMULATION_TEXT_(x)
@@ -114,8 +113,6 @@ inline int width_or_warp(int width) { return width; }
       mask, value, delta, ::medad::emulation::width_or_warp(__VA_ARGS__), MEDAD_EMULATION_PLACE)
 #define __ballot_sync(mask, vote) \
   ::medad::emulation::ballot(mask, (vote) != 0, MEDAD_EMULATION_PLACE)
-#define __any_sync(mask, vote) (__ballot_sync(mask, vote) != 0)
-#define __all_sync(mask, vote) (__ballot_sync(mask, !(vote)) == 0)
 
 // Blocks run one after another and threads change only at barriers: a plain update is atomic.
 template <class T, class V>
@@ -143,39 +140,7 @@ T atomicOr(T* address, V value) {
   *address = T(old | T(value));
   return old;
 }
-template <class T, class V>
-T atomicExch(T* address, V value) {
-  const T old = *address;
-  *address = T(value);
-  return old;
-}
-template <class T, class C, class V>
-T atomicCAS(T* address, C compare, V value) {
-  const T old = *address;
-  if (old == T(compare)) *address = T(value);
-  return old;
-}
 
-template <class T>
-T __ldg(const T* address) {
-  return *address;
-}
-inline void __threadfence() {}
-inline float __expf(float x) { return std::exp(x); }
-inline float __logf(float x) { return std::log(x); }
-inline float __fdividef(float x, float y) { return x / y; }
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
-inline std::uint32_t __float_as_uint(float x) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-inline float __uint_as_float(std::uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, sizeof x);
-  return x;
-}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
@@ -197,12 +162,7 @@ constexpr std::common_type_t<A, B> max(A a, B b) {
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 using cudaStream_t = void*;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaDeviceAttr {
-  cudaDevAttrMaxSharedMemoryPerBlockOptin,
-  cudaDevAttrMultiProcessorCount,
-  cudaDevAttrComputeCapabilityMajor,
-  cudaDevAttrComputeCapabilityMinor
-};
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 inline const char* cudaGetErrorString(cudaError_t) { return "error of the emulation"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) {
@@ -218,21 +178,8 @@ cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
   return std::size_t(bytes) <= ::medad::emulation::kMaxSharedBytes ? cudaSuccess
                                                                    : cudaErrorInvalidValue;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  switch (attribute) {
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = int(::medad::emulation::kMaxSharedBytes);
-      break;
-    case cudaDevAttrMultiProcessorCount:
-      *value = 4;
-      break;
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
-      break;
-    case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
-      break;
-  }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = int(::medad::emulation::kMaxSharedBytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* address, int value, std::size_t bytes,

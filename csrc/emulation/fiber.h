@@ -77,31 +77,20 @@ class Fiber {
 #endif
   }
 
-  void enter() {
-#ifdef MEDAD_EMULATION_ASSEMBLY
-    medad_emulation_switch(&outside_, inside_);
-#else
-    swapcontext(&outside_, &inside_);
-#endif
-  }
-
-  void leave() {
-#ifdef MEDAD_EMULATION_ASSEMBLY
-    medad_emulation_switch(&inside_, outside_);
-#else
-    swapcontext(&inside_, &outside_);
-#endif
-  }
+  void enter() { change(outside_, inside_); }
+  void leave() { change(inside_, outside_); }
 
  private:
-  void* memory_ = nullptr;
 #ifdef MEDAD_EMULATION_ASSEMBLY
-  void* inside_ = nullptr;
-  void* outside_ = nullptr;
+  using Context = void*;
+  static void change(Context& from, Context& to) { medad_emulation_switch(&from, to); }
 #else
-  ucontext_t inside_;
-  ucontext_t outside_;
+  using Context = ucontext_t;
+  static void change(Context& from, Context& to) { swapcontext(&from, &to); }
 #endif
+
+  void* memory_ = nullptr;
+  Context inside_{}, outside_{};
 };
 
 }  // namespace medad::emulation

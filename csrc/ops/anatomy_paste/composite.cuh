@@ -13,11 +13,6 @@ namespace {
 
 constexpr int kPasteThreads = 512;
 
-template <class T>
-struct alignas(sizeof(T) * 4 < 16 ? sizeof(T) * 4 : 16) FourOf {
-  T at[4];
-};
-
 // One pass down `rows` values of `strip` columns, their ends repeated beyond them.
 template <class Paste>
 __device__ __forceinline__ void blur_columns(const DeviceBox<Paste>& box, int64_t whole,
@@ -145,17 +140,17 @@ __device__ __forceinline__ void paste_strip(const Paste& paste, const PastePlan&
     }
     if (plan.gated && reached) {
       if constexpr (kPixels == 4) {
-        const auto mask = load_vector<FourOf<uint8_t>>(paste.masks, place);
+        const auto mask = load_vector<Four<uint8_t>>(paste.masks, place);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) own[i] = mask.at[i] != 0 ? own[i] : G(0);
+        for (int i = 0; i < 4; ++i) own[i] = mask.value[i] != 0 ? own[i] : G(0);
       } else {
         own[0] = paste.masks[place] != 0 ? own[0] : G(0);
       }
     }
     if constexpr (kPixels == 4) {
-      FourOf<G> four;
+      Four<G> four;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) four.at[i] = own[i];
+      for (int i = 0; i < 4; ++i) four.value[i] = own[i];
       store_vector(gate, place, four);
     } else {
       gate[place] = own[0];
@@ -163,10 +158,11 @@ __device__ __forceinline__ void paste_strip(const Paste& paste, const PastePlan&
     for (int64_t c = 0; c < paste.channels; ++c) {
       const int64_t at = ((image * paste.channels + c) * paste.height + row) * paste.width + column;
       if constexpr (kPixels == 4) {
-        auto four = load_vector<FourOf<T>>(paste.images, at);
+        auto four = load_vector<Four<T>>(paste.images, at);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          four.at[i] = pasted(paste, plan, jitter, image, c, row, column + i, four.at[i], own[i]);
+          four.value[i] =
+              pasted(paste, plan, jitter, image, c, row, column + i, four.value[i], own[i]);
         }
         store_vector(out, at, four);
       } else {

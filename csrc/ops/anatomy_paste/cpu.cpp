@@ -6,6 +6,8 @@
 
 #include <omp.h>
 
+#include <type_traits>
+
 #include "core/workspace.h"
 #include "ops/anatomy_paste/anatomy_paste.h"
 #include "ops/anatomy_paste/cpu_gate.h"
@@ -263,11 +265,11 @@ class Paste {
                                    end - begin);
         };
         if (row >= plan.from_row && row < plan.to_row) {
-          part(No(), plan.left, patch_from);
-          part(Yes(), patch_from, patch_to);
-          part(No(), patch_to, plan.right);
+          part(std::false_type(), plan.left, patch_from);
+          part(std::true_type(), patch_from, patch_to);
+          part(std::false_type(), patch_to, plan.right);
         } else {
-          part(No(), plan.left, plan.right);
+          part(std::false_type(), plan.left, plan.right);
         }
         __builtin_memcpy(to + at + plan.right, image + at + plan.right,
                          size_t(width - plan.right) * sizeof(T));
@@ -276,12 +278,6 @@ class Paste {
                        size_t((job_.height - plan.bottom) * width) * sizeof(T));
     }
   }
-  struct Yes {
-    static constexpr bool value = true;
-  };
-  struct No {
-    static constexpr bool value = false;
-  };
 
   const PasteJob& job_;
 };

@@ -4,7 +4,6 @@
 #include <type_traits>
 
 #include "core/gpu.cuh"
-#include "core/half.h"
 #include "ops/anatomy_paste/anatomy_paste.h"
 
 namespace medad {

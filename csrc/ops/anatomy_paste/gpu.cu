@@ -8,8 +8,6 @@
 
 #include <type_traits>
 
-#include "core/check.h"
-#include "core/half.h"
 #include "ops/anatomy_paste/anatomy_paste.h"
 #include "ops/anatomy_paste/composite.cuh"
 #include "ops/anatomy_paste/device.cuh"
@@ -29,14 +27,12 @@ void launch_paste(const PasteJob& job, const Launch& launch) {
       scratch.rows_in_shared ? size_t(scratch.warps * 2 * job.width * value) : 0;
   MEDAD_LAUNCH(prepare_kernel<Paste>, grid_of(job.batch * PasteScratch::kParts, "images"),
                dim3(unsigned(scratch.warps * 32)), line_bytes, launch.stream, paste);
-  cuda_check(cudaGetLastError(), "anatomy_paste prepare launch");
   const size_t strip_bytes =
       scratch.columns_in_shared ? size_t(2 * job.height * scratch.strip * value) : 0;
   if (strip_bytes > (48 << 10)) allow_shared(paste_kernel<Paste>, int64_t(strip_bytes));
   const int64_t strips = (job.width + scratch.strip - 1) / scratch.strip;
   MEDAD_LAUNCH(paste_kernel<Paste>, grid_of(job.batch * strips, "images"), dim3(kPasteThreads),
                strip_bytes, launch.stream, paste);
-  cuda_check(cudaGetLastError(), "anatomy_paste launch");
 }
 
 }  // namespace

@@ -18,12 +18,8 @@ struct QuickMath {
   using Value = FloatVector;
   using Mask = VectorOf<float>::integers;
   static MEDAD_INLINE FloatVector root(FloatVector x) {
-#if defined(MEDAD_ISA_avx512)
-    return FloatVector(_mm512_maskz_sqrt_ps(0xffff, __m512(x)));
-#elif defined(MEDAD_ISA_avx2)
-    return FloatVector(_mm256_sqrt_ps(__m256(x)));
-#elif defined(MEDAD_X86)
-    return FloatVector(_mm_sqrt_ps(__m128(x)));
+#ifdef MEDAD_PACKED
+    return MEDAD_PACKED(sqrt, ps, x);
 #else
     for (int i = 0; i < kLanes<float>; ++i) x[i] = __builtin_sqrtf(x[i]);
     return x;
@@ -54,12 +50,8 @@ struct QuickMath {
 struct ExactMath {
   using Value = DoubleVector;
   static MEDAD_INLINE DoubleVector root(DoubleVector x) {
-#if defined(MEDAD_ISA_avx512)
-    return DoubleVector(_mm512_maskz_sqrt_pd(0xff, __m512d(x)));
-#elif defined(MEDAD_ISA_avx2)
-    return DoubleVector(_mm256_sqrt_pd(__m256d(x)));
-#elif defined(MEDAD_X86)
-    return DoubleVector(_mm_sqrt_pd(__m128d(x)));
+#ifdef MEDAD_PACKED
+    return MEDAD_PACKED(sqrt, pd, x);
 #else
     for (int i = 0; i < kLanes<double>; ++i) x[i] = __builtin_sqrt(x[i]);
     return x;
@@ -79,22 +71,12 @@ struct ExactMath {
     const DoubleVector n = shifted - magic;
     DoubleVector r = fma(n, broadcast(-6.93147180369123816490e-01), x);  // ln 2 in two parts
     r = fma(n, broadcast(-1.90821492927058770002e-10), r);
-    constexpr double kInverseFactorials[] = {1.0 / 479001600,
-                                             1.0 / 39916800,
-                                             1.0 / 3628800,
-                                             1.0 / 362880,
-                                             1.0 / 40320,
-                                             1.0 / 5040,
-                                             1.0 / 720,
-                                             1.0 / 120,
-                                             1.0 / 24,
-                                             1.0 / 6,
-                                             0.5,
-                                             1.0,
-                                             1.0};
+    // 1 / 12!, 1 / 11! and so on, down to 1 / 0!
+    constexpr double kFactorials[] = {479001600, 39916800, 3628800, 362880, 40320, 5040, 720,
+                                      120,       24,       6,       2,      1,     1};
     DoubleVector p = broadcast(1.0 / 6227020800);
 #pragma GCC unroll 13
-    for (int i = 0; i < 13; ++i) p = fma(p, r, broadcast(kInverseFactorials[i]));
+    for (int i = 0; i < 13; ++i) p = fma(p, r, broadcast(1 / kFactorials[i]));
     // In two steps, since 2^n itself may lie outside the normal numbers.
     const Integers exponent = Integers(shifted) - Integers(magic);
     const Integers half = exponent >> 1;

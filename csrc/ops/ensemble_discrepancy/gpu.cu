@@ -8,9 +8,7 @@
 // Pixels where float32 is not enough (ensemble_discrepancy.h) are computed again in double: rare,
 // and out of the way of the others.
 
-#include "core/check.h"
 #include "core/gpu.cuh"
-#include "core/half.h"
 #include "ops/ensemble_discrepancy/ensemble_discrepancy.h"
 
 namespace medad {
@@ -18,13 +16,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kMaxBlocks = 1 << 16;  // enough to fill any GPU; the loop takes the rest
-constexpr int kPack = 4;                 // pixels of a thread
+constexpr int kFour = 4;                 // pixels of a thread
 constexpr int kThree = 3;
-
-template <class T>
-struct alignas(kPack * sizeof(T)) Pack {
-  T value[kPack];
-};
 
 template <class T>
 struct Side {
@@ -133,32 +126,32 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// Three members each, kPack aligned pixels a thread.
+// Three members each, kFour aligned pixels a thread.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 2)
     ensemble_discrepancy_of_three_kernel(const __grid_constant__ Ensembles<T> e) {
-  const int64_t step = int64_t(gridDim.x) * kThreads * kPack, count = e.images * e.pixels;
-  for (int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kPack; i < count; i += step) {
+  const int64_t step = int64_t(gridDim.x) * kThreads * kFour, count = e.images * e.pixels;
+  for (int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kFour; i < count; i += step) {
     const Place place = place_of(e, i);
-    Pack<T> unknown[kThree], normal[kThree], log_variance[kThree] = {}, image = {};
+    Four<T> unknown[kThree], normal[kThree], log_variance[kThree] = {}, image = {};
 #pragma unroll
     for (int k = 0; k < kThree; ++k) {
-      unknown[k] = load_vector<Pack<T>>(e.unknown.data, element(e.unknown, k, place));
-      normal[k] = load_vector<Pack<T>>(e.normal.data, element(e.normal, k, place));
+      unknown[k] = load_vector<Four<T>>(e.unknown.data, element(e.unknown, k, place));
+      normal[k] = load_vector<Four<T>>(e.normal.data, element(e.normal, k, place));
     }
-    if (e.with_image) image = load_vector<Pack<T>>(e.image.data, element(e.image, 0, place));
+    if (e.with_image) image = load_vector<Four<T>>(e.image.data, element(e.image, 0, place));
     if (e.with_log_variance) {
 #pragma unroll
       for (int k = 0; k < kThree; ++k) {
         log_variance[k] =
-            load_vector<Pack<T>>(e.log_variance.data, element(e.log_variance, k, place));
+            load_vector<Four<T>>(e.log_variance.data, element(e.log_variance, k, place));
       }
     }
     const auto sizes = sizes_of<float>(kThree, kThree, e.with_image, e.with_log_variance);
-    Pack<float> inter, intra, reconstruction;
+    Four<float> inter, intra, reconstruction;
     unsigned untrusted = 0;
 #pragma unroll
-    for (int p = 0; p < kPack; ++p) {
+    for (int p = 0; p < kFour; ++p) {
       bool trusted = false;
       const EnsembleMaps<float> maps = quick_maps<ScalarMath<float>>(
           sizes, [&](int k) { return to_float(unknown[k].value[p]); },
@@ -175,7 +168,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (e.with_image) store_vector(e.out, 2 * count + i, reconstruction);
     if (untrusted == 0) continue;
 #pragma unroll 1
-    for (int p = 0; p < kPack; ++p) {
+    for (int p = 0; p < kFour; ++p) {
       if (untrusted >> p & 1) write_exact(e, i + p, {place.image, place.pixel + p});
     }
   }
@@ -184,11 +177,11 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <class T>
 bool can_pack(const EnsembleJob& job) {
   bool whole = job.unknown_members == kThree && job.normal_members == kThree &&
-               job.pixels % kPack == 0 &&
-               reinterpret_cast<uintptr_t>(job.out) % sizeof(Pack<float>) == 0;
+               job.pixels % kFour == 0 &&
+               reinterpret_cast<uintptr_t>(job.out) % sizeof(Four<float>) == 0;
   for (const EnsembleSide* side : {&job.unknown, &job.normal, &job.image, &job.log_variance}) {
-    whole = whole && reinterpret_cast<uintptr_t>(side->data) % sizeof(Pack<T>) == 0 &&
-            side->member_stride % kPack == 0 && side->image_stride % kPack == 0;
+    whole = whole && reinterpret_cast<uintptr_t>(side->data) % sizeof(Four<T>) == 0 &&
+            side->member_stride % kFour == 0 && side->image_stride % kFour == 0;
   }
   return whole;
 }
@@ -206,20 +199,18 @@ void launch_kernel(const EnsembleJob& job, void* stream) {
                     job.normal_members > kMaxQuickMembers || job.normal_members == 1;
   if constexpr (sizeof(T) < 8) {
     if (can_pack<T>(job)) {
-      MEDAD_LAUNCH(ensemble_discrepancy_of_three_kernel<T>, blocks_for(count / kPack),
+      MEDAD_LAUNCH(ensemble_discrepancy_of_three_kernel<T>, blocks_for(count / kFour),
                    dim3(kThreads), 0, stream, e);
-    } else if (!many) {
+      return;
+    }
+    if (!many) {
       MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, true>), blocks_for(count), dim3(kThreads), 0,
                    stream, e);
-    } else {
-      MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, false>), blocks_for(count), dim3(kThreads), 0,
-                   stream, e);
+      return;
     }
-  } else {
-    MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, false>), blocks_for(count), dim3(kThreads), 0,
-                 stream, e);
   }
-  cuda_check(cudaGetLastError(), "ensemble_discrepancy launch");
+  MEDAD_LAUNCH((ensemble_discrepancy_kernel<T, false>), blocks_for(count), dim3(kThreads), 0,
+               stream, e);
 }
 
 }  // namespace

@@ -11,7 +11,6 @@
 // atomic minima on integers: the roots, and with them the masks, do not depend on the order. Levels
 // and component sizes, which are touched once or twice, lie in global memory.
 
-#include "core/check.h"
 #include "core/gpu.cuh"
 #include "ops/lung_mask/block.cuh"
 #include "ops/lung_mask/components.cuh"
@@ -86,14 +85,6 @@ __global__ void __launch_bounds__(kThreads, 1) lung_mask_kernel(const __grid_con
   write_out(frame);
 }
 
-template <bool kReference>
-void launch_mode(const Job& job, int64_t batch, int64_t shared_bytes, const Launch& launch) {
-  allow_shared(lung_mask_kernel<kReference>, shared_bytes);
-  MEDAD_LAUNCH((lung_mask_kernel<kReference>), grid_of(batch, "images"), dim3(kThreads),
-               size_t(shared_bytes), launch.stream, job);
-  cuda_check(cudaGetLastError(), "lung_mask launch");
-}
-
 }  // namespace
 
 void lung_mask_cuda(const LungJob& job, const Launch& launch) {
@@ -114,11 +105,11 @@ void lung_mask_cuda(const LungJob& job, const Launch& launch) {
   device.in_shared = device.layout.hot_bytes + kStaticBytes <= shared_limit(launch.device);
   const bool more = device.in_shared && device.layout.hot_bytes > kHistogramBytes;
   const int64_t shared_bytes = more ? device.layout.hot_bytes : kHistogramBytes;
-  if (job.mode == LungMode::kReference) {
-    launch_mode<true>(device, job.batch, shared_bytes, launch);
-  } else {
-    launch_mode<false>(device, job.batch, shared_bytes, launch);
-  }
+  const auto lung_kernel =
+      job.mode == LungMode::kReference ? lung_mask_kernel<true> : lung_mask_kernel<false>;
+  allow_shared(lung_kernel, shared_bytes);
+  MEDAD_LAUNCH(lung_kernel, grid_of(job.batch, "images"), dim3(kThreads), size_t(shared_bytes),
+               launch.stream, device);
 }
 
 }  // namespace medad

@@ -333,15 +333,16 @@ void run_team(const Job<T>& job, T* loss, const Team& team) {
 }
 
 template <class T>
-void run(const NtXentCpu<T>& call, int threads) {
+void run(const NtXentJob& call) {
+  T* const loss = static_cast<T*>(call.loss);
   if (call.pairs == 0) {
-    *call.loss = T(__builtin_nan(""));
+    *loss = T(__builtin_nan(""));
     return;
   }
   Job<T> job = {};
-  job.z[0] = call.z1;
-  job.z[1] = call.z2;
-  job.gradient = call.gradient;
+  job.z[0] = static_cast<const T*>(call.z1);
+  job.z[1] = static_cast<const T*>(call.z2);
+  job.gradient = static_cast<T*>(call.gradient);
   job.pairs = call.pairs;
   job.rows = 2 * call.pairs;
   job.depth = call.depth;
@@ -351,30 +352,25 @@ void run(const NtXentCpu<T>& call, int threads) {
   job.own_tops = 2 / call.temperature > (sizeof(T) == 8 ? 600.0 : 60.0);
   job.keep_tiles = job.gradient && !job.own_tops && job.blocks <= kBlocksKept;
 
-  if (job.rows * job.rows * job.depth < kWorkForThreads) threads = 1;
-  threads = int(smaller(bigger(threads, 1), job.blocks / 2 + 1));
+  int threads = job.rows * job.rows * job.depth < kWorkForThreads ? 1 : call.threads;
+  threads = int(smaller(threads, job.blocks / 2 + 1));
   const int64_t padded = job.blocks * kBlock;
   const int64_t tiles = job.keep_tiles ? job.blocks * job.blocks : threads;
   Workspace<T> numbers(padded * (2 * job.depth + (job.gradient ? job.wide : 0) + 6) +
                        tiles * kTileElements);
   Workspace<double> sums(2 * padded);
   Workspace<int64_t> taken(3 * job.blocks);
-  T* next = numbers.data;
-  const auto take = [&](int64_t count) {
-    T* begin = next;
-    next += count;
-    return begin;
-  };
-  job.tiles = take(tiles * kTileElements);
-  job.units = take(padded * job.depth);
-  job.across = take(padded * job.depth);
-  job.panels = take(job.gradient ? padded * job.wide : 0);
-  job.largest = take(padded);
-  job.root = take(padded);
-  job.top = take(padded);
-  job.positive = take(padded);
-  job.weight = take(padded);
-  job.pull = take(padded);
+  Parts parts{reinterpret_cast<char*>(numbers.data)};
+  job.tiles = parts.take<T>(tiles * kTileElements);
+  job.units = parts.take<T>(padded * job.depth);
+  job.across = parts.take<T>(padded * job.depth);
+  job.panels = parts.take<T>(job.gradient ? padded * job.wide : 0);
+  job.largest = parts.take<T>(padded);
+  job.root = parts.take<T>(padded);
+  job.top = parts.take<T>(padded);
+  job.positive = parts.take<T>(padded);
+  job.weight = parts.take<T>(padded);
+  job.pull = parts.take<T>(padded);
   job.others = sums.data;
   job.losses = sums.data + padded;
   job.taken = taken.data;
@@ -382,23 +378,23 @@ void run(const NtXentCpu<T>& call, int threads) {
 
   // No parallel region for one thread: a forked child may not open one.
   if (threads == 1) {
-    run_team(job, call.loss, {0, 1});
+    run_team(job, loss, {0, 1});
     return;
   }
 #pragma omp parallel num_threads(threads)
   {
 #ifdef _OPENMP
-    run_team(job, call.loss, Team{omp_get_thread_num(), omp_get_num_threads()});
+    run_team(job, loss, Team{omp_get_thread_num(), omp_get_num_threads()});
 #else
-    run_team(job, call.loss, Team{0, 1});
+    run_team(job, loss, Team{0, 1});
 #endif
   }
 }
 
 }  // namespace
 
-void nt_xent_loss_float(const NtXentCpu<float>& job, int threads) { run<float>(job, threads); }
-
-void nt_xent_loss_double(const NtXentCpu<double>& job, int threads) { run<double>(job, threads); }
+void nt_xent_loss_cpu(const NtXentJob& job) {
+  job.dtype == DType::kFloat64 ? run<double>(job) : run<float>(job);
+}
 
 }  // namespace medad::MEDAD_ISA

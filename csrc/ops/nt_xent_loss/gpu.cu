@@ -11,7 +11,6 @@
 
 #include <cmath>
 
-#include "core/check.h"
 #include "core/row_tiles.cuh"
 #include "ops/nt_xent_loss/nt_xent_loss.h"
 
@@ -37,14 +36,6 @@ struct Rows {
   }
 };
 
-template <class C>
-__device__ __forceinline__ C across_warp(C value, C (*combine)(C, C)) {
-  for (int bits = 16; bits > 0; bits /= 2) {
-    value = combine(value, __shfl_xor_sync(~0u, value, bits));
-  }
-  return value;
-}
-
 // By way of z / largest, which neither overflows nor underflows.
 template <class T, class C>
 __global__ void __launch_bounds__(kThreads)
@@ -60,14 +51,14 @@ __global__ void __launch_bounds__(kThreads)
       const C v = std::fabs(C(to_float(z[d])));
       largest = v > largest ? v : largest;
     }
-    largest = across_warp(largest, larger_of<C>);
+    largest = across_row<C, 32>(largest, larger_of<C>);
     if (largest == 0) largest = 1;
     C square = 0;
     for (int64_t d = lane; d < all.depth; d += 32) {
       const C v = C(to_float(z[d])) / largest;
       square += v * v;
     }
-    square = across_warp(square, sum_of<C>);
+    square = across_row<C, 32>(square, sum_of<C>);
     const C root = square == 0 ? C(1) : std::sqrt(square);
     for (int64_t d = lane; d < all.depth; d += 32) unit[d] = C(to_float(z[d])) / largest / root;
     if (lane == 0) {
@@ -180,7 +171,7 @@ __global__ void __launch_bounds__(kThreads)
     const C root = all.at(kRoot, row), largest = all.at(kLargest, row);
     C along = 0;
     for (int64_t d = lane; d < all.depth; d += 32) along += unit[d] * sum[d];
-    along = across_warp(along, sum_of<C>);
+    along = across_row<C, 32>(along, sum_of<C>);
 #pragma unroll 1
     for (int64_t d = lane; d < all.depth; d += 32) {
       out[d] = from_float<T>((sum[d] - unit[d] * along) / root / largest);
@@ -189,11 +180,14 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <Precision kPrecision, class T, class C>
-void launch(const NtXentTensors& t, double temperature, const Launch& where) {
-  const DeviceGuard guard(where.device);
-  const int64_t pairs = t.z1.shape[0], rows = 2 * pairs;
-  const bool wanted = t.gradient.given();
-  const Rows<C> all{span_of<C>(t.rows), pairs, rows, t.z1.shape[1], C(1 / temperature)};
+void launch(const NtXentJob& job, void* stream) {
+  const int64_t pairs = job.pairs, rows = 2 * pairs, elements = rows * job.depth;
+  const auto z1 = span_of_extent<const T>(job.z1, elements / 2);
+  const auto z2 = span_of_extent<const T>(job.z2, elements / 2);
+  const auto units = span_of_extent<C>(job.units, elements);
+  const auto sums = span_of_extent<C>(job.sums, elements);
+  const Rows<C> all{span_of_extent<C>(job.rows, kNtXentRowValues * rows), pairs, rows, job.depth,
+                    C(1 / job.temperature)};
   const auto blocks_for = [](int64_t count, int64_t each) {
     const int64_t blocks = (count + each - 1) / each;
     return dim3(unsigned(blocks < kMaxBlocks ? blocks : kMaxBlocks));
@@ -202,42 +196,31 @@ void launch(const NtXentTensors& t, double temperature, const Launch& where) {
   const int64_t bytes = shared_elements<C>(1) * int64_t(sizeof(C));
 
   if (rows > 0) {
-    MEDAD_LAUNCH((units_kernel<T, C>), blocks_for(rows, kRowWarps), dim3(kThreads), 0, where.stream,
-                 span_of<const T>(t.z1), span_of<const T>(t.z2), span_of<C>(t.units), all);
-    cuda_check(cudaGetLastError(), "nt_xent_loss units launch");
+    MEDAD_LAUNCH((units_kernel<T, C>), blocks_for(rows, kRowWarps), dim3(kThreads), 0, stream, z1,
+                 z2, units, all);
     allow_shared(sums_kernel<kPrecision, C>, bytes);
     MEDAD_LAUNCH((sums_kernel<kPrecision, C>), row_blocks, dim3(kThreads), std::size_t(bytes),
-                 where.stream, span_of<const C>(t.units), all);
-    cuda_check(cudaGetLastError(), "nt_xent_loss launch");
+                 stream, units, all);
   }
-  MEDAD_LAUNCH((loss_kernel<C>), dim3(1), dim3(kThreads), 0, where.stream, all, span_of<C>(t.loss));
-  cuda_check(cudaGetLastError(), "nt_xent_loss sum launch");
-  if (!wanted || rows == 0) return;
+  MEDAD_LAUNCH((loss_kernel<C>), dim3(1), dim3(kThreads), 0, stream, all,
+               span_of_extent<C>(job.loss, 1));
+  if (!job.gradient || rows == 0) return;
 
   allow_shared(gradient_kernel<kPrecision, C>, bytes);
   MEDAD_LAUNCH((gradient_kernel<kPrecision, C>), row_blocks, dim3(kThreads), std::size_t(bytes),
-               where.stream, span_of<const C>(t.units), all, span_of<C>(t.sums));
-  cuda_check(cudaGetLastError(), "nt_xent_loss gradient launch");
-  MEDAD_LAUNCH((finish_kernel<T, C>), blocks_for(rows, kRowWarps), dim3(kThreads), 0, where.stream,
-               span_of<const C>(t.units), span_of<const C>(t.sums), all, span_of<T>(t.gradient));
-  cuda_check(cudaGetLastError(), "nt_xent_loss finish launch");
+               stream, units, all, sums);
+  MEDAD_LAUNCH((finish_kernel<T, C>), blocks_for(rows, kRowWarps), dim3(kThreads), 0, stream, units,
+               sums, all, span_of_extent<T>(job.gradient, elements));
 }
 
 }  // namespace
 
-void nt_xent_loss_cuda(const NtXentTensors& tensors, double temperature, const Launch& where) {
-  switch (tensors.z1.dtype) {
-    case DType::kFloat64:
-      return launch<Precision::kOrdinary, double, double>(tensors, temperature, where);
-    case DType::kFloat32:
-      return launch<Precision::kTf32x3, float, float>(tensors, temperature, where);
-    case DType::kFloat16:  // the unit rows are float32: one TF32 product would round them
-      return launch<Precision::kTf32x3, Half, float>(tensors, temperature, where);
-    case DType::kBFloat16:
-      return launch<Precision::kTf32x3, BFloat16, float>(tensors, temperature, where);
-    default:
-      MEDAD_CHECK(false, "z1: floating dtype expected");
-  }
+void nt_xent_loss_cuda(const NtXentJob& job, const Launch& where) {
+  const DeviceGuard guard(where.device);
+  // The unit rows are float32: one TF32 product would round those of 16-bit inputs too.
+  with_precision<Precision::kTf32x3>(job.dtype, [&](auto zero, auto compute, auto precision) {
+    launch<precision.value, decltype(zero), decltype(compute)>(job, where.stream);
+  });
 }
 
 }  // namespace medad

@@ -17,15 +17,6 @@
 
 namespace medad {
 
-struct NtXentTensors {
-  TensorView z1, z2;    // (B, D)
-  TensorView loss;      // out (), in the dtype of the arithmetic (float32 for 16-bit inputs)
-  TensorView gradient;  // out (2, B, D) in the dtype of z1, or absent: not wanted
-  TensorView units;     // (2, B, D), scratch of the CUDA kernels like the next two, else absent
-  TensorView sums;      // (2, B, D) in the dtype of the arithmetic, or absent without gradient
-  TensorView rows;      // (kNtXentRowValues, 2 B) in the dtype of the arithmetic
-};
-
 // What the CUDA kernels keep of each row.
 enum NtXentRowValue : int {
   kLargest,  // element of z_i, or 1
@@ -47,19 +38,22 @@ MEDAD_HD C nt_xent_row_loss(C others, C distance) {
   return std::log(own + others) - distance;
 }
 
-template <class T>
-struct NtXentCpu {
-  const T* z1;
-  const T* z2;
-  T* loss;
-  T* gradient;  // may be null
+// Plain data only, since each instruction set's kernel file sees it. All is contiguous and of the
+// type of the arithmetic (float32 for 16-bit inputs) but for z1, z2 and the gradient.
+struct NtXentJob {
+  const void *z1, *z2;  // (B, D)
+  void* loss;           // out ()
+  void* gradient;       // out (2, B, D), or null: not wanted
+  void* units;          // (2, B, D): scratch of the CUDA kernels, like the next two
+  void* sums;           // (2, B, D), with a gradient
+  void* rows;           // (kNtXentRowValues, 2 B)
+  DType dtype;          // of z1
   int64_t pairs, depth;
   double temperature;
+  int threads;
 };
 
-MEDAD_DECLARE_CPU(nt_xent_loss_float, (const NtXentCpu<float>& job, int threads))
-MEDAD_DECLARE_CPU(nt_xent_loss_double, (const NtXentCpu<double>& job, int threads))
-
-void nt_xent_loss_cuda(const NtXentTensors& tensors, double temperature, const Launch& where);
+MEDAD_DECLARE_CPU(nt_xent_loss_cpu, (const NtXentJob& job))
+void nt_xent_loss_cuda(const NtXentJob& job, const Launch& launch);
 
 }  // namespace medad

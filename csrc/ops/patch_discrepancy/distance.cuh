@@ -1,9 +1,7 @@
 // The distance of each position, and its gradient. Included by gpu.cu only.
 #pragma once
 
-#include "core/check.h"
 #include "core/gpu.cuh"
-#include "core/half.h"
 #include "ops/patch_discrepancy/patch_discrepancy.h"
 
 namespace medad {
@@ -15,11 +13,6 @@ constexpr int kWarpSize = 32;
 constexpr int kWarps = kThreads / kWarpSize;
 constexpr int kFour = 4;  // elements a vector load moves
 constexpr int kMaxPositions = kWarpSize * kFour;
-
-template <class T>
-struct alignas(kFour * sizeof(T)) Four {
-  T value[kFour];
-};
 
 template <class T>
 struct Side {
@@ -362,7 +355,6 @@ void launch_discrepancy(const Layers<T>& layers, void* stream) {
   } else {
     MEDAD_LAUNCH((discrepancy_kernel<T, kBackward>), grid, dim3(kThreads), 0, stream, layers);
   }
-  cuda_check(cudaGetLastError(), "patch_discrepancy launch");
 }
 
 }  // namespace

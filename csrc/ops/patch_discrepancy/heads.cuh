@@ -6,7 +6,6 @@
 // added to the sums and forgotten. Products are float32 (float64 for float64) fused multiply-adds.
 #pragma once
 
-#include "core/check.h"
 #include "core/gpu.cuh"
 #include "ops/patch_discrepancy/distance.cuh"
 #include "ops/patch_discrepancy/patch_discrepancy.h"
@@ -264,7 +263,6 @@ void launch_heads_of(const DiscrepancyJob& job, int first, int count, int64_t st
   allow_shared(head_kernel<T, kEach>, int64_t(bytes));
   MEDAD_LAUNCH((head_kernel<T, kEach>), grid_of(layers.blocks, "features"), dim3(kThreads), bytes,
                launch.stream, layers);
-  cuda_check(cudaGetLastError(), "patch_discrepancy heads launch");
 }
 
 // With as many positions a block as its shared memory holds, and two blocks a multiprocessor if it

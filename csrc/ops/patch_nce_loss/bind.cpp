@@ -5,10 +5,10 @@
 namespace medad {
 namespace {
 
-// The first `dims` axes of the queries; an optional list may have no entries.
-void check_list(const std::vector<TensorView>& list, const char* name, DType dtype, int dims,
-                const std::vector<TensorView>& query, bool optional) {
-  if (optional && list.empty()) return;
+using Views = std::vector<TensorView>;
+
+// A tensor a layer, of the first `dims` axes of its queries.
+void check_list(const Views& list, const char* name, DType dtype, int dims, const Views& query) {
   MEDAD_CHECK(list.size() == query.size(), name << ": one tensor a layer expected");
   for (std::size_t l = 0; l < list.size(); ++l) {
     check_dtype(list[l], name, dtype);
@@ -17,68 +17,43 @@ void check_list(const std::vector<TensorView>& list, const char* name, DType dty
   }
 }
 
-void check(const PatchNceTensors& t, const PatchNceOptions& options, const Launch& where) {
-  MEDAD_CHECK(!t.query.empty(), "query: at least one layer expected");
-  const DType dtype = t.query[0].dtype, compute = compute_dtype(dtype);
-  MEDAD_CHECK(is_floating(dtype) && (dtype == compute || !where.on_cpu()),
-              "query: floating dtype expected, on the CPU float32 or float64");
-  check_list(t.query, "query", dtype, 3, t.query, false);
-  for (const TensorView& query : t.query) {
-    MEDAD_CHECK(query.shape[2] > 0, "query: D of at least 1 expected");
-  }
-  check_list(t.key, "key", dtype, 3, t.query, false);
-  check_list(t.weight, "weight", compute, 2, t.query, true);
-  check_list(t.rows, "rows", compute, 2, t.query, false);
-  check_list(t.log_sum_exp, "log_sum_exp", compute, 2, t.query, where.on_cpu());
-  check_list(t.query_gradient, "query_gradient", dtype, 3, t.query, true);
-  check_list(t.key_gradient, "key_gradient", dtype, 3, t.query, true);
-  MEDAD_CHECK(options.temperature > 0, "temperature: positive number expected");
-}
-
-template <class T>
-T* pointer_or_null(const std::vector<TensorView>& list, std::size_t layer) {
-  return list.empty() ? nullptr : list[layer].ptr<T>();
-}
-
-template <class T>
-std::vector<PatchNceCpuLayer<T>> cpu_layers(const PatchNceTensors& t,
-                                            const PatchNceOptions& options) {
-  std::vector<PatchNceCpuLayer<T>> layers;
-  for (std::size_t l = 0; l < t.query.size(); ++l) {
-    const int64_t batch = t.query[l].shape[0], size = t.query[l].shape[1];
-    const bool together = options.batch_negatives;
-    layers.push_back({t.query[l].ptr<T>(), t.key[l].ptr<T>(), pointer_or_null<T>(t.weight, l),
-                      t.rows[l].ptr<T>(), nullptr, pointer_or_null<T>(t.query_gradient, l),
-                      pointer_or_null<T>(t.key_gradient, l), together ? 1 : batch,
-                      together ? batch * size : size, t.query[l].shape[2],
-                      options.mean ? 1.0 / double(batch * size) : 1.0});
-  }
-  return layers;
+void* data_of(const Views& list, std::size_t layer) {
+  return list.empty() ? nullptr : list[layer].data;
 }
 
 }  // namespace
 
-// The fields of PatchNceTensors and PatchNceOptions, checked and run.
-void patch_nce_loss(const std::vector<TensorView>& query, const std::vector<TensorView>& key,
-                    const std::vector<TensorView>& weight, const std::vector<TensorView>& rows,
-                    const std::vector<TensorView>& log_sum_exp,
-                    const std::vector<TensorView>& query_gradient,
-                    const std::vector<TensorView>& key_gradient, double temperature,
-                    bool batch_negatives, bool exact_cut, bool mean, const Launch& where) {
-  const PatchNceTensors tensors{query,          key,         weight, rows, log_sum_exp,
-                                query_gradient, key_gradient};
-  const PatchNceOptions options{temperature, batch_negatives, exact_cut, mean};
-  check(tensors, options, where);
-  if (!where.on_cpu()) return MEDAD_CALL_CUDA(patch_nce_loss_cuda, tensors, options, where);
-  if (tensors.query[0].dtype == DType::kFloat64) {
-    const auto layers = cpu_layers<double>(tensors, options);
-    MEDAD_CALL_CPU(patch_nce_loss_double, layers.data(), int64_t(layers.size()), options,
-                   where.threads);
-  } else {
-    const auto layers = cpu_layers<float>(tensors, options);
-    MEDAD_CALL_CPU(patch_nce_loss_float, layers.data(), int64_t(layers.size()), options,
-                   where.threads);
+// One tensor a layer: query, key (B, S, D); weight (B, S), or none: w_i = 1 / (B S) with `mean`,
+// else 1; rows, out, and log_sum_exp, for the GPU (B, S); query_gradient, key_gradient, out (B, S,
+// D), or none: not wanted. With `batch_negatives` the rows of a batch are one group.
+void patch_nce_loss(const Views& query, const Views& key, const Views& weight, const Views& rows,
+                    const Views& log_sum_exp, const Views& query_gradient,
+                    const Views& key_gradient, double temperature, bool batch_negatives,
+                    bool exact_cut, bool mean, const Launch& launch) {
+  MEDAD_CHECK(!query.empty(), "query: at least one layer expected");
+  const DType dtype = query[0].dtype, compute = compute_dtype(dtype);
+  MEDAD_CHECK(is_floating(dtype) && (dtype == compute || !launch.on_cpu()),
+              "query: floating dtype expected, on the CPU float32 or float64");
+  check_list(query, "query", dtype, 3, query);
+  check_list(key, "key", dtype, 3, query);
+  if (!weight.empty()) check_list(weight, "weight", compute, 2, query);
+  check_list(rows, "rows", compute, 2, query);
+  if (!launch.on_cpu()) check_list(log_sum_exp, "log_sum_exp", compute, 2, query);
+  if (!query_gradient.empty()) check_list(query_gradient, "query_gradient", dtype, 3, query);
+  if (!key_gradient.empty()) check_list(key_gradient, "key_gradient", dtype, 3, query);
+  MEDAD_CHECK(temperature > 0, "temperature: positive number expected");
+  std::vector<PatchNceLayer> layers;
+  for (std::size_t l = 0; l < query.size(); ++l) {
+    const int64_t batch = query[l].shape[0], size = query[l].shape[1], depth = query[l].shape[2];
+    MEDAD_CHECK(depth > 0, "query: D of at least 1 expected");
+    layers.push_back({query[l].data, key[l].data, data_of(weight, l), rows[l].data,
+                      data_of(log_sum_exp, l), data_of(query_gradient, l), data_of(key_gradient, l),
+                      batch_negatives ? 1 : batch, batch_negatives ? batch * size : size, depth,
+                      mean ? 1.0 / double(batch * size) : 1.0});
   }
+  const PatchNceJob job{layers.data(), int64_t(layers.size()), dtype, temperature,
+                        exact_cut,     launch.threads};
+  MEDAD_RUN(patch_nce_loss, job, launch);
 }
 
 MEDAD_BIND(patch_nce_loss);

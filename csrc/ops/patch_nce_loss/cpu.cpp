@@ -96,13 +96,17 @@ MEDAD_INLINE T softmax_row(T* logits, int64_t size, int64_t positive, T inverse_
 
 // Image `number` of the layer, by the whole team, in `workspace` of Plan::elements() elements.
 template <class T>
-void process_image(const PatchNceCpuLayer<T>& layer, int64_t number, const PatchNceOptions& options,
+void process_image(const PatchNceLayer& layer, int64_t number, const PatchNceJob& job,
                    const Plan<T>& plan, T* workspace, const Team& team) {
   const int64_t size = plan.size, depth = plan.depth, offset = number * size;
-  const T* query = layer.query + offset * depth;
-  const T* key = layer.key + offset * depth;
-  const bool gradient = layer.query_gradient || layer.key_gradient;
-  const T inverse_temperature = T(1 / options.temperature);
+  const T* query = static_cast<const T*>(layer.query) + offset * depth;
+  const T* key = static_cast<const T*>(layer.key) + offset * depth;
+  const T* weights = static_cast<const T*>(layer.weight);
+  T* row_losses = static_cast<T*>(layer.rows) + offset;
+  T* query_gradient = static_cast<T*>(layer.query_gradient);
+  T* key_gradient = static_cast<T*>(layer.key_gradient);
+  const bool gradient = query_gradient || key_gradient;
+  const T inverse_temperature = T(1 / job.temperature);
   T* tile = workspace;
   T* transposed = tile + plan.tile_elements();
   T* wide = transposed + plan.transposed_elements();
@@ -135,17 +139,16 @@ void process_image(const PatchNceCpuLayer<T>& layer, int64_t number, const Patch
 
     for (int64_t i = part_begin(rows, my_first, parts); i < part_begin(rows, my_last, parts); ++i) {
       const int64_t row = first + i;
-      const T weight = layer.weight ? layer.weight[offset + row] : T(layer.uniform_weight);
-      layer.rows[offset + row] =
-          softmax_row<T>(tile + i * plan.step, size, row, inverse_temperature, options.exact_cut,
-                         gradient, weight);
+      const T weight = weights ? weights[offset + row] : T(layer.uniform_weight);
+      row_losses[row] = softmax_row<T>(tile + i * plan.step, size, row, inverse_temperature,
+                                       job.exact_cut, gradient, weight);
     }
 
-    if (layer.query_gradient) {
+    if (query_gradient) {
       for (int64_t from = 0; from < size; from += plan.block) {
         const int64_t columns = smaller(plan.block, size - from);
         // The key gradient below packs queries into the same place.
-        if (first == 0 || !plan.one_block() || layer.key_gradient) {
+        if (first == 0 || !plan.one_block() || key_gradient) {
           for (int64_t p = team.index; p < plan.wide_panels; p += team.size) {
             pack_panel<T>(key + from * depth + p * kPanel<T>, depth, columns, depth - p * kPanel<T>,
                           wide + p * columns * kPanel<T>);
@@ -156,13 +159,13 @@ void process_image(const PatchNceCpuLayer<T>& layer, int64_t number, const Patch
           const int64_t row = part_begin(rows, part, parts);
           multiply_wide<T>(part_begin(rows, part + 1, parts) - row, tile + row * plan.step + from,
                            plan.step, 1, wide, columns,
-                           layer.query_gradient + (offset + first + row) * depth, depth, from > 0);
+                           query_gradient + (offset + first + row) * depth, depth, from > 0);
         }
         if (!plan.one_block()) team.barrier();
       }
     }
 
-    if (layer.key_gradient) {
+    if (key_gradient) {
       team.barrier();  // the tile is whole, and nobody reads the packed keys any more
       for (int64_t p = team.index; p < plan.wide_panels; p += team.size) {
         pack_panel<T>(query + first * depth + p * kPanel<T>, depth, rows, depth - p * kPanel<T>,
@@ -174,8 +177,8 @@ void process_image(const PatchNceCpuLayer<T>& layer, int64_t number, const Patch
       for (int64_t part = part_begin(key_parts, team.index, team.size); part < last; ++part) {
         const int64_t column = part_begin(size, part, key_parts);
         multiply_wide<T>(part_begin(size, part + 1, key_parts) - column, tile + column, 1,
-                         plan.step, wide, rows, layer.key_gradient + (offset + column) * depth,
-                         depth, first > 0);
+                         plan.step, wide, rows, key_gradient + (offset + column) * depth, depth,
+                         first > 0);
       }
     }
     team.barrier();  // the next group overwrites the tile
@@ -183,10 +186,10 @@ void process_image(const PatchNceCpuLayer<T>& layer, int64_t number, const Patch
 }
 
 template <class T>
-void run(const PatchNceCpuLayer<T>* layers, int64_t count, const PatchNceOptions& options,
-         int threads) {
+void run(const PatchNceJob& job) {
+  const PatchNceLayer* layers = job.layers;
   int64_t images = 0, elements = 0, work = 0;
-  for (int64_t l = 0; l < count; ++l) {
+  for (int64_t l = 0; l < job.count; ++l) {
     if (layers[l].size == 0) continue;
     images += layers[l].groups;
     work += layers[l].groups * layers[l].size * layers[l].size * layers[l].depth;
@@ -200,12 +203,12 @@ void run(const PatchNceCpuLayer<T>* layers, int64_t count, const PatchNceOptions
     for (; layers[l].size == 0 || image >= layers[l].groups; ++l) {
       if (layers[l].size > 0) image -= layers[l].groups;
     }
-    process_image<T>(layers[l], image, options, Plan<T>(layers[l].size, layers[l].depth), memory,
-                     team);
+    process_image<T>(layers[l], image, job, Plan<T>(layers[l].size, layers[l].depth), memory, team);
   };
 
   // No parallel region for one thread: a forked child may not open one.
-  if (threads <= 1 || work < kWorkForThreads) {
+  const int threads = job.threads;
+  if (threads == 1 || work < kWorkForThreads) {
     Workspace<T> workspace(elements);
     for (int64_t image = 0; image < images; ++image) process(image, workspace.data, {0, 1});
     return;
@@ -228,14 +231,8 @@ void run(const PatchNceCpuLayer<T>* layers, int64_t count, const PatchNceOptions
 
 }  // namespace
 
-void patch_nce_loss_float(const PatchNceCpuLayer<float>* layers, int64_t count,
-                          const PatchNceOptions& options, int threads) {
-  run<float>(layers, count, options, threads);
-}
-
-void patch_nce_loss_double(const PatchNceCpuLayer<double>* layers, int64_t count,
-                           const PatchNceOptions& options, int threads) {
-  run<double>(layers, count, options, threads);
+void patch_nce_loss_cpu(const PatchNceJob& job) {
+  job.dtype == DType::kFloat64 ? run<double>(job) : run<float>(job);
 }
 
 }  // namespace medad::MEDAD_ISA

@@ -10,7 +10,6 @@
 
 #include <cmath>
 
-#include "core/check.h"
 #include "core/row_tiles.cuh"
 #include "ops/patch_nce_loss/patch_nce_loss.h"
 
@@ -21,8 +20,16 @@ using namespace row_tiles;
 
 constexpr int kMaxLayers = 16;  // of one launch; more go in several
 
+// PatchNceLayer, as the kernels see it.
 template <class T, class C>
-using Layer = PatchNceLayer<Span<T>, Span<const T>, Span<C>, Span<const C>>;
+struct Layer {
+  Span<const T> query, key;
+  Span<const C> weight;
+  Span<C> rows, log_sum_exp;
+  Span<T> query_gradient, key_gradient;
+  int64_t groups, size, depth;
+  double uniform_weight;
+};
 
 template <class T, class C>
 struct Layers {
@@ -159,43 +166,37 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-template <class T>
-Span<T> span_or_null(const std::vector<TensorView>& list, std::size_t layer) {
-  return list.empty() ? Span<T>(nullptr) : span_of<T>(list[layer]);
-}
-
 // Layers [from, from + kMaxLayers) of the call.
 template <Precision kPrecision, class T, class C>
-void launch(const PatchNceTensors& t, const PatchNceOptions& options, const Launch& where,
-            std::size_t from, int64_t shared_limit) {
+void launch(const PatchNceJob& job, void* stream, int64_t from, int64_t limit) {
   Layers<T, C> layers = {};
-  layers.inverse_temperature = C(1 / options.temperature);
-  layers.exact_cut = options.exact_cut;
+  layers.inverse_temperature = C(1 / job.temperature);
+  layers.exact_cut = job.exact_cut;
   int64_t kept = 1, blocks = 0;
-  bool all_whole = true;
-  for (std::size_t l = from; l < t.query.size() && l < from + kMaxLayers; ++l) {
-    const int64_t batch = t.query[l].shape[0], rows = t.query[l].shape[1];
-    const bool together = options.batch_negatives;
-    const int64_t groups = together ? 1 : batch, size = together ? batch * rows : rows;
-    if (groups == 0 || size == 0) continue;
+  bool query_side = false, key_side = false;
+  for (int64_t l = from; l < job.count && l < from + kMaxLayers; ++l) {
+    const PatchNceLayer& own = job.layers[l];
+    const int64_t rows = own.groups * own.size, elements = rows * own.depth;
+    if (rows == 0) continue;
     const int n = layers.count++;
-    layers.layer[n] = {span_of<const T>(t.query[l]),
-                       span_of<const T>(t.key[l]),
-                       span_or_null<const C>(t.weight, l),
-                       span_of<C>(t.rows[l]),
-                       span_of<C>(t.log_sum_exp[l]),
-                       span_or_null<T>(t.query_gradient, l),
-                       span_or_null<T>(t.key_gradient, l),
-                       groups,
-                       size,
-                       t.query[l].shape[2],
-                       options.mean ? 1.0 / double(batch * rows) : 1.0};
+    layers.layer[n] = {span_of_extent<const T>(own.query, elements),
+                       span_of_extent<const T>(own.key, elements),
+                       span_of_extent<const C>(own.weight, rows),
+                       span_of_extent<C>(own.rows, rows),
+                       span_of_extent<C>(own.log_sum_exp, rows),
+                       span_of_extent<T>(own.query_gradient, elements),
+                       span_of_extent<T>(own.key_gradient, elements),
+                       own.groups,
+                       own.size,
+                       own.depth,
+                       own.uniform_weight};
     layers.whole[n] =
-        !t.query_gradient.empty() && shared_elements<C>(size) * int64_t(sizeof(C)) <= shared_limit;
-    all_whole = all_whole && layers.whole[n];
-    if (layers.whole[n] && size > kept) kept = size;
+        own.query_gradient && shared_elements<C>(own.size) * int64_t(sizeof(C)) <= limit;
+    query_side |= own.query_gradient && !layers.whole[n];
+    key_side |= own.key_gradient != nullptr;
+    if (layers.whole[n] && own.size > kept) kept = own.size;
     layers.first_block[n] = blocks;
-    blocks += groups * ((size + kRows - 1) / kRows);
+    blocks += own.groups * ((own.size + kRows - 1) / kRows);
     layers.first_block[n + 1] = blocks;
   }
   if (layers.count == 0) return;
@@ -203,44 +204,26 @@ void launch(const PatchNceTensors& t, const PatchNceOptions& options, const Laun
   const int64_t rows_bytes = shared_elements<C>(kept) * int64_t(sizeof(C));
   allow_shared(rows_kernel<kPrecision, T, C>, rows_bytes);
   MEDAD_LAUNCH((rows_kernel<kPrecision, T, C>), grid, dim3(kThreads), std::size_t(rows_bytes),
-               where.stream, layers);
-  cuda_check(cudaGetLastError(), "patch_nce_loss launch");
-
-  const bool query_side = !t.query_gradient.empty() && !all_whole;
-  const unsigned sides = unsigned(query_side) + unsigned(!t.key_gradient.empty());
-  if (sides == 0) return;
+               stream, layers);
+  if (!query_side && !key_side) return;
   const int64_t bytes = shared_elements<C>(1) * int64_t(sizeof(C));
   allow_shared(gradient_kernel<kPrecision, T, C>, bytes);
-  MEDAD_LAUNCH((gradient_kernel<kPrecision, T, C>), dim3(grid.x, sides), dim3(kThreads),
-               std::size_t(bytes), where.stream, layers, query_side);
-  cuda_check(cudaGetLastError(), "patch_nce_loss gradient launch");
-}
-
-template <Precision kPrecision, class T, class C>
-void launch_all(const PatchNceTensors& t, const PatchNceOptions& options, const Launch& where) {
-  const DeviceGuard guard(where.device);
-  const int limit = shared_limit(where.device);
-  for (std::size_t from = 0; from < t.query.size(); from += kMaxLayers) {
-    launch<kPrecision, T, C>(t, options, where, from, limit);
-  }
+  MEDAD_LAUNCH((gradient_kernel<kPrecision, T, C>),
+               dim3(grid.x, unsigned(query_side) + unsigned(key_side)), dim3(kThreads),
+               std::size_t(bytes), stream, layers, query_side);
 }
 
 }  // namespace
 
-void patch_nce_loss_cuda(const PatchNceTensors& tensors, const PatchNceOptions& options,
-                         const Launch& where) {
-  switch (tensors.query[0].dtype) {
-    case DType::kFloat64:
-      return launch_all<Precision::kOrdinary, double, double>(tensors, options, where);
-    case DType::kFloat32:
-      return launch_all<Precision::kTf32x3, float, float>(tensors, options, where);
-    case DType::kFloat16:  // 16-bit inputs are exact in TF32; g is rounded to its 11 bits
-      return launch_all<Precision::kTf32, Half, float>(tensors, options, where);
-    case DType::kBFloat16:
-      return launch_all<Precision::kTf32, BFloat16, float>(tensors, options, where);
-    default:
-      MEDAD_CHECK(false, "query: floating dtype expected");
-  }
+void patch_nce_loss_cuda(const PatchNceJob& job, const Launch& where) {
+  const DeviceGuard guard(where.device);
+  const int limit = shared_limit(where.device);
+  // 16-bit inputs are exact in TF32; g is rounded to its 11 bits.
+  with_precision<Precision::kTf32>(job.dtype, [&](auto zero, auto compute, auto precision) {
+    for (int64_t from = 0; from < job.count; from += kMaxLayers) {
+      launch<precision.value, decltype(zero), decltype(compute)>(job, where.stream, from, limit);
+    }
+  });
 }
 
 }  // namespace medad

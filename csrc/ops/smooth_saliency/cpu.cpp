@@ -19,51 +19,29 @@ constexpr int64_t kBandRows = 32;           // and otherwise this many rows
 constexpr int64_t kSerialPixels = 1 << 11;  // below: not worth waking threads
 constexpr int64_t kMargin = 16;  // elements before a row's first pixel, for its neighbours
 
-template <class R>
 struct VectorOrder {
-  using V = Vector<R>;
-#if defined(MEDAD_ISA_avx512)
+#ifdef MEDAD_PACKED
   static MEDAD_INLINE FloatVector smaller(FloatVector a, FloatVector b) {
-    return FloatVector(_mm512_maskz_min_ps(0xffff, __m512(a), __m512(b)));
+    return MEDAD_PACKED(min, ps, a, b);
   }
   static MEDAD_INLINE FloatVector larger(FloatVector a, FloatVector b) {
-    return FloatVector(_mm512_maskz_max_ps(0xffff, __m512(a), __m512(b)));
+    return MEDAD_PACKED(max, ps, a, b);
   }
   static MEDAD_INLINE DoubleVector smaller(DoubleVector a, DoubleVector b) {
-    return DoubleVector(_mm512_maskz_min_pd(0xff, __m512d(a), __m512d(b)));
+    return MEDAD_PACKED(min, pd, a, b);
   }
   static MEDAD_INLINE DoubleVector larger(DoubleVector a, DoubleVector b) {
-    return DoubleVector(_mm512_maskz_max_pd(0xff, __m512d(a), __m512d(b)));
-  }
-#elif defined(MEDAD_ISA_avx2)
-  static MEDAD_INLINE FloatVector smaller(FloatVector a, FloatVector b) {
-    return FloatVector(_mm256_min_ps(__m256(a), __m256(b)));
-  }
-  static MEDAD_INLINE FloatVector larger(FloatVector a, FloatVector b) {
-    return FloatVector(_mm256_max_ps(__m256(a), __m256(b)));
-  }
-  static MEDAD_INLINE DoubleVector smaller(DoubleVector a, DoubleVector b) {
-    return DoubleVector(_mm256_min_pd(__m256d(a), __m256d(b)));
-  }
-  static MEDAD_INLINE DoubleVector larger(DoubleVector a, DoubleVector b) {
-    return DoubleVector(_mm256_max_pd(__m256d(a), __m256d(b)));
-  }
-#elif defined(MEDAD_X86)
-  static MEDAD_INLINE FloatVector smaller(FloatVector a, FloatVector b) {
-    return FloatVector(_mm_min_ps(__m128(a), __m128(b)));
-  }
-  static MEDAD_INLINE FloatVector larger(FloatVector a, FloatVector b) {
-    return FloatVector(_mm_max_ps(__m128(a), __m128(b)));
-  }
-  static MEDAD_INLINE DoubleVector smaller(DoubleVector a, DoubleVector b) {
-    return DoubleVector(_mm_min_pd(__m128d(a), __m128d(b)));
-  }
-  static MEDAD_INLINE DoubleVector larger(DoubleVector a, DoubleVector b) {
-    return DoubleVector(_mm_max_pd(__m128d(a), __m128d(b)));
+    return MEDAD_PACKED(max, pd, a, b);
   }
 #else
-  static MEDAD_INLINE V smaller(V a, V b) { return b < a ? b : a; }
-  static MEDAD_INLINE V larger(V a, V b) { return b > a ? b : a; }
+  template <class V>
+  static MEDAD_INLINE V smaller(V a, V b) {
+    return b < a ? b : a;
+  }
+  template <class V>
+  static MEDAD_INLINE V larger(V a, V b) {
+    return b > a ? b : a;
+  }
 #endif
 };
 
@@ -83,7 +61,7 @@ class Band {
   using R = real_of<T>;
   using V = Vector<R>;
   using Integers = typename VectorOf<R>::integers;
-  using Order = VectorOrder<R>;
+  using Order = VectorOrder;
   static constexpr int kWidth = kLanes<R>;
 
  public:

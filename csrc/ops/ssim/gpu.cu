@@ -10,8 +10,6 @@
 // threads: three blocks a Hopper multiprocessor, eight tiles each at 16 x 256 x 256. No atomics:
 // sums of tiles are added in one order. Not tuned on a device yet.
 
-#include "core/check.h"
-#include "core/half.h"
 #include "ops/ssim/ssim.h"
 #include "ops/ssim/tile.cuh"
 
@@ -31,6 +29,12 @@ Images<T> images_of(const SsimImages& images, const SsimJob& job) {
   const int64_t extent = 1 + (job.batch - 1) * s[0] + (job.channels - 1) * s[1] +
                          (job.height - 1) * s[2] + (job.width - 1) * s[3];
   return {span_of_extent<T>(images.data, extent), s[0], s[1], s[2], s[3]};
+}
+
+// Of the derivatives: 3 for a gradient to one side, 4 for both.
+int fields_of(const SsimJob& job) {
+  const int sides = int(job.grad_x.data != nullptr) + int(job.grad_y.data != nullptr);
+  return sides == 0 ? 0 : sides + 2;
 }
 
 template <class T, class C>
@@ -56,8 +60,7 @@ Arguments<T, C> arguments_of(const SsimJob& job, int tile, int edge) {
   args.padding = int(job.padding);
   args.tile = tile;
   args.to_x = job.grad_x.data != nullptr;
-  const bool to_y = job.grad_y.data != nullptr;
-  args.fields = args.to_x && to_y ? 4 : args.to_x || to_y ? 3 : 0;
+  args.fields = fields_of(job);
   args.has_map = job.map != nullptr;
   args.has_upstream = job.upstream != nullptr;
   args.c1 = C(job.c1);
@@ -84,18 +87,17 @@ int tile_of(int64_t radius, int fields, int64_t limit) {
 }
 
 template <class Kernel, class... Arguments>
-void launch(Kernel kernel, int64_t blocks, int64_t bytes, const Launch& where,
+void launch(Kernel ssim_kernel, int64_t blocks, int64_t bytes, const Launch& where,
             const Arguments&... arguments) {
-  allow_shared(kernel, bytes);
-  MEDAD_LAUNCH(kernel, grid_of(blocks, "x"), dim3(kThreads), bytes, where.stream, arguments...);
-  cuda_check(cudaGetLastError(), "ssim launch");
+  allow_shared(ssim_kernel, bytes);
+  MEDAD_LAUNCH(ssim_kernel, grid_of(blocks, "x"), dim3(kThreads), bytes, where.stream,
+               arguments...);
 }
 
 template <class T, class C>
 int launch_tiles(const SsimJob& job, int64_t limit, int64_t& tiles, const Launch& where) {
-  const int fields = (job.grad_x.data ? 1 : 0) + (job.grad_y.data ? 1 : 0);
-  const int kept = fields == 0 ? 0 : fields + 2;
-  const int tile = tile_of<C>(job.radius, kept, limit);
+  const int fields = fields_of(job);
+  const int tile = tile_of<C>(job.radius, fields, limit);
   const Arguments<T, C> args = arguments_of<T, C>(job, tile, tile);
   tiles = job.batch * job.channels * args.tiles_across * args.tiles_down;
   MEDAD_CHECK(job.sum_count >= tiles, "scratch: a number for each tile expected");
@@ -105,11 +107,11 @@ int launch_tiles(const SsimJob& job, int64_t limit, int64_t& tiles, const Launch
                "ssim scratch");
     return tile;
   }
-  const int64_t bytes = shared_bytes<C>(tile, job.radius, kept);
+  const int64_t bytes = shared_bytes<C>(tile, job.radius, fields);
   if constexpr (sizeof(C) == 4) {
     constexpr int kTile = kLargestTile<C>;
     if (job.radius == kRadius && tile == kTile) {
-      if (kept > 0) {
+      if (fields > 0) {
         launch(tile_kernel<T, C, kRadius, kTile, Gradient::kYes>, tiles, bytes, where, args);
       } else {
         launch(tile_kernel<T, C, kRadius, kTile, Gradient::kNo>, tiles, bytes, where, args);
@@ -123,12 +125,11 @@ int launch_tiles(const SsimJob& job, int64_t limit, int64_t& tiles, const Launch
 
 template <class T>
 void launch_wide(const SsimJob& job, int64_t limit, int64_t tiles, int edge, const Launch& where) {
-  const int fields = (job.grad_x.data ? 1 : 0) + (job.grad_y.data ? 1 : 0);
-  const int kept = fields == 0 ? 0 : fields + 2;
-  const int fitting = tile_of<double>(job.radius, kept, limit);
+  const int fields = fields_of(job);
+  const int fitting = tile_of<double>(job.radius, fields, limit);
   const int tile = fitting < edge ? fitting : edge;
   const Arguments<T, double> args = arguments_of<T, double>(job, tile, edge);
-  const int64_t bytes = shared_bytes<double>(tile, job.radius, kept);
+  const int64_t bytes = shared_bytes<double>(tile, job.radius, fields);
   launch(wide_kernel<T>, tiles, bytes, where, args, edge);
 }
 
@@ -137,12 +138,9 @@ void run(const SsimJob& job, const Launch& where) {
   using M = typename Compute<T>::type;
   const int limit = shared_limit(where.device) - kStaticBytes;
   int64_t tiles = 0;
-  const bool empty = job.batch * job.channels == 0;
-  if (!empty) {
+  if (job.batch * job.channels > 0) {
     const int edge = launch_tiles<T, M>(job, limit, tiles, where);
-    if constexpr (sizeof(M) == 4) {
-      launch_wide<T>(job, limit, tiles, edge, where);
-    }
+    if constexpr (sizeof(M) == 4) launch_wide<T>(job, limit, tiles, edge, where);
   }
   if (job.total == nullptr) return;
   launch(total_kernel<M>, 1, 0, where, span_of_extent<const double>(job.sums, job.sum_count), tiles,

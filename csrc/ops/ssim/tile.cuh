@@ -2,7 +2,6 @@
 #pragma once
 
 #include "core/gpu.cuh"
-#include "core/half.h"
 #include "ops/ssim/ssim.h"
 
 namespace medad {
