@@ -228,13 +228,14 @@ def rule_named(text: str, argument: str = "rule") -> Rule:
     """
     found = re.fullmatch(r"(max)|top-([0-9]{1,9})|quantile-([0-9.]{1,20})", text)
     if found and found[1]:
-        return _largest
-    if found and found[2] and int(found[2]) >= 1:
-        return _mean_of_largest(int(found[2]))
+        return lambda rising: float(rising[-1])
+    if found and found[2] and (count := int(found[2])) >= 1:
+        return lambda rising: math.fsum(rising[-count:].tolist()) / min(count, len(rising))
     if found and found[3] and found[3].count(".") <= 1 and found[3] != ".":
         share = Fraction(found[3])
         if 0 < share <= 1:
-            return _quantile(share)
+            # In rational numbers of the decimal that was written: 0.9 of 10 is the ninth.
+            return lambda rising: float(rising[math.ceil(share * len(rising)) - 1])
     raise InputError(
         f"{argument} must be max, top-K with K from 1, or quantile-Q with Q above 0 and at most "
         f"1, got {text!r}"
@@ -249,16 +250,3 @@ def aggregate(
     ends = np.cumsum(np.bincount(owner))[:-1] if len(owner) else np.zeros(0, dtype=np.int64)
     parts = np.split(scores[order], ends) if len(owner) else []
     return np.array([rule(part) for part in parts], dtype=np.float64)
-
-
-def _largest(rising: NDArray[Any]) -> float:
-    return float(rising[-1])
-
-
-def _mean_of_largest(count: int) -> Rule:
-    return lambda rising: math.fsum(rising[-count:].tolist()) / min(count, len(rising))
-
-
-def _quantile(share: Fraction) -> Rule:
-    # In rational numbers of the decimal that was written: 0.9 of 10 is the ninth.
-    return lambda rising: float(rising[math.ceil(share * len(rising)) - 1])

@@ -141,7 +141,7 @@ class Metrics:
                 "seed": self.resampler.seed,
                 "level": 0.95,
                 "interval": "percentile",
-                "unit": {**units, "pixel": self.slices.unit},
+                "unit": {**units, "pixel": self.slices.items.unit},
             },
         }
 
@@ -196,7 +196,7 @@ def decided_items(items: Items, cut: Cut, resampler: Resampler) -> dict[str, Sam
 
 def _decided_pixels(slices: SliceData, cut: Cut, resampler: Resampler) -> dict[str, Sample]:
     """The same of pixels, with Dice pooled over all, per abnormal image and per such patient."""
-    sizes, clusters = slices.sizes, slices.clusters
+    sizes, clusters, patients = slices.sizes, slices.items.resampled, slices.items.patients
     hits, alarms, missed = slices.decided.T * (cut.value is not None)
     lesion = hits + missed
     normal = (sizes - lesion) * (cut.value is not None)
@@ -209,7 +209,6 @@ def _decided_pixels(slices: SliceData, cut: Cut, resampler: Resampler) -> dict[s
         dice = np.divide(2 * h, 2 * h + a + m, out=np.zeros_like(h), where=ill)
         return resampler.ratio(dice, ill, owner_clusters, no_lesion)
 
-    patients = slices.patients
     return {
         "fpr": resampler.ratio(alarms, normal, clusters, no_normal),
         "tpr": resampler.ratio(hits, lesion, clusters, no_lesion),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medad_fast.artifacts.predictions import Predictions
 from medad_fast.artifacts.scores import ScoreRow
-from medad_fast.evaluation.levels import number_in_order
+from medad_fast.evaluation.levels import Items, number_in_order
 from medad_fast.evaluation.pixels import PixelCollector, SortedPixels, aupro, float32_up_to
 from medad_fast.evaluation.ranking import average_precision
 
@@ -28,14 +28,10 @@ class SliceData:
 
     pixels: SortedPixels
     """All pixels of the slices that are normal or have a mask, on the source's grid."""
-    unit: str
-    """What the clusters of ``pixels`` are: ``patient``, or ``image`` where there is one patient."""
+    items: Items
+    """These slices: the clusters of ``pixels`` are what they are resampled with."""
     reason: str | None
     """Why there are no abnormal pixels, where the tables alone would not tell."""
-    patients: NDArray[np.int64]
-    """Number of each of these slices' patient."""
-    clusters: NDArray[np.int64]
-    """Number of what each of these slices is resampled with."""
     decided: NDArray[np.int64]
     """``(slices, 3)``: true-positive, false-positive and false-negative pixels of each of these
     slices at the stored threshold."""
@@ -65,10 +61,8 @@ def read_slices(predictions: Predictions, threshold: float = math.inf) -> SliceD
         InputError: a map or a mask is missing, damaged, or not on the grid of the other.
     """
     rows = _by_patient(predictions.rows)
-    known = [row for row in rows if _is_known(row)]
-    patients = number_in_order(row.patient for row in known)
-    single = not len(patients) or int(patients.max()) == 0
-    clusters = np.arange(len(known)) if single else patients
+    items = Items.of_rows([row for row in rows if _is_known(row)])
+    clusters, patients = items.resampled.tolist(), items.patients.tolist()
     cut = float32_up_to(threshold)
     sizes, decided = list[int](), list[tuple[int, int, int]]()
     collector, percentiles = PixelCollector(), dict[str, list[float]]()
@@ -79,18 +73,16 @@ def read_slices(predictions: Predictions, threshold: float = math.inf) -> SliceD
         if mask is not None:
             masks[row.path, row.slice] = hashlib.sha256(np.packbits(mask).tobytes()).digest()
         if _is_known(row):
-            collector.add(anomaly_map, mask, int(clusters[len(sizes)]))
-            alone.add(anomaly_map, mask, int(patients[len(sizes)]))
+            collector.add(anomaly_map, mask, clusters[len(sizes)])
+            alone.add(anomaly_map, mask, patients[len(sizes)])
             sizes.append(anomaly_map.size)
             decided.append(decisions(anomaly_map, mask, cut))
     no_masks = any(row.label == "abnormal" for row in rows) and not any(row.mask for row in rows)
     reason = "no abnormal image has a mask" if no_masks else None
     return SliceData(
         pixels=collector.sort(),
-        unit="image" if single else "patient",
+        items=items,
         reason=reason,
-        patients=patients,
-        clusters=clusters,
         decided=np.array(decided, dtype=np.int64).reshape(-1, 3),
         of_patient=alone.metrics(),
         sizes=np.array(sizes, dtype=np.int64),

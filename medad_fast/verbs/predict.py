@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medad_fast.artifacts.overlay import overlay
 from medad_fast.artifacts.predictions import Predictions, PredictionsWriter
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.artifacts.versions import own_version
@@ -20,13 +21,12 @@ from medad_fast.data.cohort import check_unseen, known_pixels, pixel_digests
 from medad_fast.data.dataset import PatientNames
 from medad_fast.data.geometry import in_plane
 from medad_fast.dicom_out.origin import MapOrigin
-from medad_fast.dicom_out.writers import require_highdicom
+from medad_fast.dicom_out.writers import require_highdicom, write_results
 from medad_fast.errors import DeviceError, InputError
 from medad_fast.evaluation.subgroups import groups_of
-from medad_fast.files import folder_lock, read_json
+from medad_fast.files import atomic_write, folder_lock, read_json
 from medad_fast.training.baselines import NAMES
 from medad_fast.training.thresholds import at_target, p_value
-from medad_fast.verbs.pictures import Pictures
 
 if TYPE_CHECKING:
     from medad_fast.artifacts.run import Run
@@ -107,10 +107,8 @@ def predict(
     folder = Path(out)
     with folder_lock(folder):
         with Predictions.write(folder) as results:
-            axis = fitted.pipeline.config.axis
-            pictures = Pictures(results, axis, _origin(fitted, thresholds), overlays, dicom_out)
-            names, known = PatientNames(keep=keep_ids), known_pixels(fitted.splits)
-            scorer = _Scorer(fitted, thresholds, known, dataset, results, pictures, names)
+            names = PatientNames(keep=keep_ids)
+            scorer = _Scorer(fitted, thresholds, dataset, results, names, overlays, dicom_out)
             _score_all(scorer, cases, strict, progress)
         about = _about(scorer, split, simulated)
         told = {case.name: case.groups for case in cases}
@@ -128,11 +126,6 @@ def _run(run: str | Path | Run, device: str | torch.device | None) -> Run:
 
         run.method.to(pick_device(device))
     return run
-
-
-def _origin(run: Run, thresholds: dict[str, Any]) -> MapOrigin:
-    scale = thresholds["map"]
-    return MapOrigin(run.name, run.sha256, own_version(), scale["low"], scale["high"])
 
 
 def _score_all(
@@ -161,20 +154,26 @@ def _score_all(
 
 @dataclass
 class _Scorer:
-    """What all files share, and what is known of the labelled ones so far."""
+    """What all files share, and what is known of those scored so far."""
 
     run: Run
     thresholds: dict[str, Any]
-    known: dict[str, str]
-    """Digests of the images that the run was fitted on."""
     dataset: Dataset
     results: PredictionsWriter
-    pictures: Pictures
     names: PatientNames
+    overlays: bool
+    dicom_out: bool
+    dicom_results: int = 0
     labelled: dict[str, int] = field(default_factory=dict)
     """How many labelled images were scored of each file."""
     patients: set[str] = field(default_factory=set)
     """Names of the patients of labelled images."""
+
+    def __post_init__(self) -> None:
+        run, scale = self.run, self.thresholds["map"]
+        self.axis = run.pipeline.config.axis
+        self.known = known_pixels(run.splits)
+        self.origin = MapOrigin(run.name, run.sha256, own_version(), scale["low"], scale["high"])
 
     def score(self, case: Case) -> None:
         """Score one file, write its rows and maps; on an error the tables have nothing of it."""
@@ -188,12 +187,16 @@ class _Scorer:
             check_unseen(case.name, case.split, pixel_digests(slices.images), self.known)
         anomaly_scores, maps = self._predict(case, image, slices.images, slices.index)
         index = slices.index.tolist()
-        self.pictures.write_dicom(case, image, maps)
+        if self.dicom_out and image.provenance.reader == "dicom":
+            folder = self.results.place(f"dicom/{case.name}")
+            write_results(folder, image, case.files, maps, self.origin)
+            self.dicom_results += 1
         map_name = self.results.save_map(case.name, maps, image)
         if mask is not None:
             self.results.save_mask(case.name, mask, image)
-            mask = in_plane(mask, image, self.run.pipeline.config.axis)
-        self.pictures.draw_overlays(case, image, maps, index)
+            mask = in_plane(mask, image, self.axis)
+        if self.overlays:
+            self._draw(case, image, maps, index)
         rows = [
             self._row(case, place, score, mask, map_name)
             for place, score in zip(index, anomaly_scores.tolist(), strict=True)
@@ -217,6 +220,19 @@ class _Scorer:
         if not prediction.anomaly_score.isfinite().all() or not np.isfinite(maps).all():
             raise InputError(f"{case.name}: the method gave a score or map that is not finite")
         return prediction.anomaly_score, maps
+
+    def _draw(
+        self, case: Case, image: Image, maps: NDArray[np.float32], index: Sequence[int]
+    ) -> None:
+        from PIL import Image as Picture
+
+        low, high = self.origin.low, self.origin.high
+        shown, sliced = (in_plane(stack, image, self.axis) for stack in (image.pixels, maps))
+        for place in index:
+            name = f"{case.name}/{place:04d}.png" if len(sliced) > 1 else f"{case.name}.png"
+            pixels = overlay(shown[place], sliced[place], low=low, high=high)
+            with atomic_write(self.results.place(f"overlays/{name}")) as temporary:
+                Picture.fromarray(pixels).save(temporary)
 
     def _row(
         self,
@@ -263,7 +279,7 @@ def _about(scorer: _Scorer, split: Split, simulated: str | None) -> dict[str, An
         "preprocess": run.pipeline.config.to_dict(),
         "thresholds": scorer.thresholds,
         "blocks": None,
-        "dicom_results": scorer.pictures.dicom_sources,
+        "dicom_results": scorer.dicom_results,
         "patient_ids": "kept" if scorer.names.kept else "hashed",
     }
 
