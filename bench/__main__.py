@@ -24,8 +24,6 @@ from bench.harness.record import Comparison, save
 from bench.harness.suite import add_options, discover
 from bench.table import as_times, summary, targets_table
 
-__all__ = ["main", "parse"]
-
 
 def main(words: Sequence[str] | None = None) -> int:
     """0; 1 where a candidate was wrong; 2 where nothing has the name."""

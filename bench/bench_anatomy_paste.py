@@ -33,8 +33,6 @@ from medad_fast.ops import (
 )
 from python_tests.phantoms import chest_phantoms
 
-__all__ = ["BENCHMARK", "published_paste"]
-
 
 @dataclass(frozen=True)
 class Point:

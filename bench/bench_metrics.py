@@ -36,8 +36,6 @@ from medad_fast.evaluation.bootstrap import draw_clusters, interval, score_repli
 from medad_fast.evaluation.pixels import FPR_LIMIT, PixelCollector, aupro
 from medad_fast.evaluation.ranking import average_precision, oracle_dice
 
-__all__ = ["main"]
-
 THRESHOLDS = 200
 SECONDS = 6.0
 """The metrics of 12 million pixels take at most this long on two cores."""

@@ -9,8 +9,6 @@ from html import escape
 
 from bench.table import as_interval, as_times
 
-__all__ = ["Bar", "Group", "bar_chart"]
-
 WIDTH, LEFT, RIGHT = 900, 220, 236
 """Of the picture; of the labels on the left; of the figures on the right."""
 TOP, ROW, HEADING, GAP, BOTTOM = 72, 22, 24, 8, 76

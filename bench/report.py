@@ -21,8 +21,6 @@ from bench.harness.record import SPREAD_LIMIT, key, load
 from bench.table import as_interval, as_times, summary
 from bench.targets import TARGETS, Verdict, judge
 
-__all__ = ["main", "newest", "report"]
-
 RESULTS = Path(__file__).parent / "results"
 PICTURES = Path("images") / "benchmarks"
 TARGETS_TITLE = "The fused ops against their targets"

@@ -14,8 +14,6 @@ from rich.text import Text
 
 from bench.targets import TARGETS, Target, judge
 
-__all__ = ["as_interval", "as_times", "summary", "targets_of", "targets_table", "text_table"]
-
 STYLES = {"met": "green", "MISSED": "bold red"}
 
 

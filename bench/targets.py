@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["TARGETS", "Target", "Verdict", "judge"]
-
 
 @dataclass(frozen=True)
 class Target:

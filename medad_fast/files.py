@@ -27,20 +27,6 @@ from medad_fast.errors import (
     MedadError,
 )
 
-__all__ = [
-    "TableWriter",
-    "atomic_write",
-    "check_format_version",
-    "folder_lock",
-    "read_json",
-    "read_table",
-    "read_tensors",
-    "write_json",
-    "write_table",
-    "write_tensors",
-    "write_text",
-]
-
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:

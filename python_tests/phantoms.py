@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["chest_phantom", "chest_phantoms"]
-
 
 def chest_phantoms(seeds: range, height: int = 256, width: int = 256) -> Tensor:
     """One ``chest_phantom`` a seed, ``(B, H, W)``, uint8."""

@@ -17,8 +17,6 @@ import torch
 
 from bench.harness.turns import Stopwatch
 
-__all__ = ["OtherProcesses", "cache_flush", "describe", "extra_mib", "slug"]
-
 PROC = Path("/proc")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _MAPPED = -3  # M_MMAP_THRESHOLD

@@ -15,8 +15,6 @@ from bench.harness import machine
 from bench.harness.record import SPREAD_LIMIT, Candidate, Comparison, Result, Row
 from bench.harness.turns import Stopwatch, Times, interval, ratio, take_turns
 
-__all__ = ["compare"]
-
 OTHERS_LIMIT = 0.05
 """Share of all processors' time that other processes may use during an attempt."""
 ATTEMPTS = 4

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from bench.harness.turns import Interval, Times, ratio
 
-__all__ = ["FORMAT", "SPREAD_LIMIT", "Candidate", "Comparison", "Result", "Row", "load", "save"]
-
 FORMAT = 2
 """Of the JSON lines; records of another format are left alone by what reads them."""
 SPREAD_LIMIT = 0.1

@@ -13,8 +13,6 @@ import torch
 
 from bench.harness.record import Comparison, save
 
-__all__ = ["Benchmark", "Compare", "Point", "add_options", "parse_arguments"]
-
 
 class Point(Protocol):
     """What a benchmark measures at; a frozen dataclass of the benchmark's own."""

@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["TURNS", "Stopwatch", "Times", "interval", "ratio", "take_turns"]
-
 TURNS = 12
 """Turns of each candidate in one attempt; slow candidates sit some of them out."""
 HOT_BELOW_MS = 100.0

@@ -33,8 +33,6 @@ from bench.proof.folders import (
     run_groups,
 )
 
-__all__ = ["main"]
-
 SHOWN = 20
 
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["METHODS", "RESNET", "Chain"]
-
 Fields = Mapping[str, Any]
 
 RESNET = "resnet18.safetensors"

@@ -11,8 +11,6 @@ from typing import Any
 
 from bench.proof.values import Value
 
-__all__ = ["Comparison", "compare"]
-
 Cases = Mapping[str, Mapping[str, Mapping[str, Value]]]
 """By case (kind and method) and group the quantities by name."""
 

@@ -21,8 +21,6 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from safetensors.numpy import save_file
 
-__all__ = ["KINDS", "write_dataset", "write_resnet"]
-
 HEIGHT, WIDTH, SLICES = 36, 44, 4
 LESION = (slice(14, 22), slice(18, 26))
 PARTS = (  # split, label, patients, of whom the unlabeled ones are half abnormal

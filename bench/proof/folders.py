@@ -21,8 +21,6 @@ from PIL import Image
 from bench.proof.page import figures
 from bench.proof.values import Quantities, Value, array, numbers, numbers_in, raw
 
-__all__ = ["Groups", "comparison_groups", "dataset_groups", "result_groups", "run_groups"]
-
 Groups = dict[str, Quantities]
 """Quantities by name in groups; a group that a folder does not have is missing."""
 

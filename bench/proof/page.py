@@ -13,8 +13,6 @@ from PIL import Image
 
 from bench.proof.values import Quantities, array, numbers
 
-__all__ = ["figures"]
-
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 IN_PATH = re.compile(r"[-+]?\d+(?:\.\d+)?")
 DRAWN = ("d", "x", "y", "x1", "x2", "y1", "y2", "width", "height", "cx", "cy")

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Quantities", "Value", "array", "numbers", "numbers_in", "raw"]
-
 Value = dict[str, Any]
 """``values``, a list of numbers (``None`` where there is none); or ``dtype``, ``shape``,
 ``sha256`` of the bytes, and ``sum``, which is shown and not compared."""

@@ -36,9 +36,7 @@ from bench.quality.simulated import SETS
 from bench.quality.tables import outcome_lines, set_table
 from medad_fast.errors import MedadError
 from medad_fast.methods import list_methods
-from medad_fast.training.loop import Interrupted
-
-__all__ = ["main", "parse"]
+from medad_fast.training.interrupts import Interrupted
 
 
 def main(words: Sequence[str] | None = None) -> int:

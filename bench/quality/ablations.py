@@ -10,8 +10,6 @@ from bench.quality.plan import Fit, Variant
 from bench.quality.pooled import Pooled, difference
 from bench.quality.simulated import SETS
 
-__all__ = ["ABLATIONS", "Ablation", "Outcome", "ablation_fits", "outcomes"]
-
 Record = dict[str, Any]
 
 

@@ -12,8 +12,6 @@ import numpy as np
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.evaluation.ranking import auroc, rank
 
-__all__ = ["by_kind", "levels", "scores"]
-
 LEVELS = {"image": ("auroc", "average_precision"), "pixel": ("auroc", "average_precision", "aupro")}
 
 

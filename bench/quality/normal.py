@@ -13,8 +13,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Import", "Module", "Statement", "cpp_declarations", "python_module", "python_text"]
-
 Import = tuple[str, str | None]
 """A module, as an absolute name, and what is taken from it; ``None`` for the module itself."""
 

@@ -31,8 +31,6 @@ from bench.quality.tables import (
 )
 from medad_fast.methods import list_methods
 
-__all__ = ["RESULTS", "main", "page", "readme_part", "with_part"]
-
 RESULTS = Path(__file__).parents[1] / "results" / "quality"
 BEGIN, END = "<!-- quality: made by bench.quality.page -->", "<!-- quality: end -->"
 ENOUGH = 0.7

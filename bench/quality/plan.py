@@ -19,17 +19,6 @@ from medad_fast.methods import PLACES, config_class, list_methods
 from medad_fast.recipes import Recipe, load_recipe
 from medad_fast.settings import from_fields, to_fields
 
-__all__ = [
-    "BUDGET_CORES",
-    "BUDGET_SECONDS",
-    "Fit",
-    "Variant",
-    "available",
-    "entries",
-    "missing",
-    "plan",
-]
-
 BUDGET_SECONDS = 180.0
 """Of a fit on two cores, with the recipes as they are."""
 BUDGET_CORES = 2

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from medad_fast.evaluation.bootstrap import draw_clusters, interval, score_replicates
 from medad_fast.evaluation.ranking import auroc, rank
 
-__all__ = ["Pooled", "difference", "pool"]
-
 RESAMPLES = 2000
 Record = dict[str, Any]
 

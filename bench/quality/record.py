@@ -20,17 +20,6 @@ from bench.quality.simulated import content_digest
 from medad_fast.artifacts.scores import read_scores
 from medad_fast.files import write_text
 
-__all__ = [
-    "FORMAT",
-    "Record",
-    "core_seconds",
-    "held",
-    "load_records",
-    "make_record",
-    "over_budget",
-    "record_path",
-]
-
 Record = dict[str, Any]
 FORMAT = 1
 

@@ -43,8 +43,6 @@ from bench.quality.source import ROOT
 from medad_fast.errors import MedadError
 from medad_fast.files import write_text
 
-__all__ = ["main"]
-
 NEEDED = ("scores", "metrics")
 """Groups of the proof without which it proves nothing of a record."""
 NOT_IN_RECORDS = ("report/*", "overlays/*", "DICOM results/*")

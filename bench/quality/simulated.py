@@ -13,8 +13,6 @@ from bench.quality.sets import brain_slices, chest, fundus, oct
 from bench.quality.sets.pairs import SetPlan
 from bench.quality.source import Tree
 
-__all__ = ["SETS", "QualitySet", "content_digest"]
-
 
 @dataclass(frozen=True)
 class QualitySet:

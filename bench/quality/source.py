@@ -20,8 +20,6 @@ from pathlib import Path
 
 from bench.quality.normal import Module, cpp_declarations, python_module, python_text
 
-__all__ = ["ROOT", "Tree"]
-
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("bench", "medad_fast")
 CPU_SUFFIXES = (".h", ".cpp")

@@ -11,17 +11,6 @@ from bench.quality.pooled import Pooled, pool
 from bench.quality.record import Record, core_seconds, over_budget
 from medad_fast.methods import BASELINES, list_methods
 
-__all__ = [
-    "best_trivial",
-    "is_stale",
-    "kind_table",
-    "method_label",
-    "outcome_lines",
-    "over_lines",
-    "set_table",
-    "table_row",
-]
-
 
 def set_table(records: Sequence[Record]) -> list[str]:
     """One set: a row for each method, with the trivial baselines below."""

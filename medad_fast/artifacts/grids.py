@@ -17,8 +17,6 @@ from medad_fast.data.formats.nifti import write_nifti
 from medad_fast.errors import InputError
 from medad_fast.files import atomic_write
 
-__all__ = ["read_on_grid", "write_on_grid"]
-
 
 def write_on_grid(path: Path, values: NDArray[Any], image: Image) -> Path:
     """Write a map or a mask on the grid of the file that ``image`` was read from.

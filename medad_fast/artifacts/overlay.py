@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from medad_fast.errors import InputError
 
-__all__ = ["colour_map", "colourise", "grey_levels", "overlay"]
-
 # Colours in OKLab (lightness, hue in degrees, chroma): lightness rises evenly from black to pale
 # yellow, so equal steps of the map are equal steps to the eye, and it still reads in grey print.
 _ANCHORS = np.array(

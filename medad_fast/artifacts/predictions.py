@@ -43,8 +43,6 @@ from medad_fast.files import (
 )
 from medad_fast.training.baselines import NAMES
 
-__all__ = ["FORMAT_VERSION", "SOURCE_COLUMNS", "Groups", "Predictions", "PredictionsWriter"]
-
 FORMAT_VERSION = 3
 
 SOURCE_COLUMNS = (

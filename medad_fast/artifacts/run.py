@@ -44,8 +44,6 @@ from medad_fast.training.baselines import Baselines
 from medad_fast.training.device import exact_arithmetic
 from medad_fast.training.outliers import SHARE, Outlier
 
-__all__ = ["FILES", "FORMAT_VERSION", "Run", "load"]
-
 FORMAT_VERSION = 3
 OLDEST_VERSION = 1
 FILES = (

@@ -13,8 +13,6 @@ from medad_fast.data.dataset import Label
 from medad_fast.errors import InputError
 from medad_fast.files import read_table
 
-__all__ = ["COLUMNS", "ScoreRow", "read_columns", "read_scores", "score_cells", "score_columns"]
-
 Verdict = Literal["normal", "abnormal"]
 
 _LABELS: dict[str, Label] = {name: name for name in get_args(Label)}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-__all__ = ["own_version", "versions"]
-
 
 def own_version() -> str:
     """Of the installed medad-fast."""

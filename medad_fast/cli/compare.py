@@ -9,8 +9,6 @@ from cyclopts import Parameter
 
 from medad_fast.cli.console import say, show
 
-__all__ = ["compare"]
-
 
 def compare(
     a: Annotated[Path, Parameter(name="a")],

@@ -14,17 +14,6 @@ if TYPE_CHECKING:
 
     from medad_fast.training.loop import Step
 
-__all__ = [
-    "count_bar",
-    "note",
-    "plain_warnings",
-    "printable",
-    "say",
-    "show",
-    "training_bar",
-    "warn",
-]
-
 
 def say(text: str) -> None:
     """A line of result on stdout, never wrapped, so that paths stay whole.

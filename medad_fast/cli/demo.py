@@ -12,8 +12,6 @@ from cyclopts import Parameter
 from medad_fast.cli.console import count_bar, say, show, training_bar
 from medad_fast.errors import InputError
 
-__all__ = ["demo"]
-
 RECIPE = "demo"
 
 

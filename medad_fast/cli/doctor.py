@@ -6,8 +6,6 @@ from pathlib import Path
 
 from medad_fast.cli.console import count_bar, say, show
 
-__all__ = ["doctor"]
-
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[bold red]wrong[/]"}
 
 

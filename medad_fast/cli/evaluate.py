@@ -10,8 +10,6 @@ from cyclopts import Parameter
 from medad_fast.cli.console import say, show
 from medad_fast.errors import InputError
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     results: Annotated[Path, Parameter(name="dir")],

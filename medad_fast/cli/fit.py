@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from medad_fast.artifacts.run import Run
     from medad_fast.training.estimate import Estimate
 
-__all__ = ["fit_command"]
-
 SHOWN = 50  # training images that are printed; the run's file has all
 
 OWN_FLAGS: tuple[tuple[str, Any, Any, str], ...] = (

@@ -15,8 +15,6 @@ from medad_fast.errors import InputError, MedadError, MissingExtraError
 if TYPE_CHECKING:
     from cyclopts import App
 
-__all__ = ["main"]
-
 BUG = 1
 DISK = 4
 INTERRUPTED = 130

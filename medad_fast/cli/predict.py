@@ -9,8 +9,6 @@ from cyclopts import Parameter
 
 from medad_fast.cli.console import count_bar, say, warn
 
-__all__ = ["SOME_FILES_FAILED", "predict"]
-
 SOME_FILES_FAILED = 3
 
 

@@ -9,8 +9,6 @@ from cyclopts import Parameter
 
 from medad_fast.cli.console import say
 
-__all__ = ["report"]
-
 
 def report(
     results: Annotated[Path, Parameter(name="dir")],

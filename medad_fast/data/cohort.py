@@ -23,8 +23,6 @@ from medad_fast.data.dataset import Case, Dataset, PatientNames
 from medad_fast.data.pipeline import Pipeline
 from medad_fast.errors import InputError
 
-__all__ = ["Batches", "Cohort", "FitData", "check_unseen", "known_pixels", "pixel_digests"]
-
 FLAT = 1e-5
 """Range of grey levels, of those in [-1, 1], that resizing may give an image without contrast."""
 _SPLITS = {"train": "train", "tuning": "validation", "validation": "validation"}

@@ -14,19 +14,6 @@ import numpy as np
 
 from medad_fast.errors import InputError
 
-__all__ = [
-    "MIN_NORMAL",
-    "Case",
-    "Dataset",
-    "Label",
-    "PatientNames",
-    "Split",
-    "first_of_pools",
-    "hold_out_tuning",
-    "hold_out_validation",
-    "require_trainable",
-]
-
 Label = Literal["normal", "abnormal", "unlabeled"]
 Split = Literal["train", "tuning", "validation", "test"]
 """``tuning`` never stands on disk: :func:`hold_out_tuning` makes it."""

@@ -15,17 +15,6 @@ from numpy.typing import NDArray
 from medad_fast.data.image import Geometry, Image
 from medad_fast.errors import InputError
 
-__all__ = [
-    "Axis",
-    "affine_as_stored",
-    "geometry_of",
-    "geometry_of_codes",
-    "in_plane",
-    "nearest_axis",
-    "plane_of",
-    "slice_spacing_mm",
-]
-
 Axis = Literal["axial", "coronal", "sagittal"]
 
 _SHOWN: dict[Axis, str] = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}

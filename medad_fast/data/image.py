@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from medad_fast.errors import InputError
 
-__all__ = ["Geometry", "Image", "Provenance", "image_of_array"]
-
 
 @dataclass(frozen=True)
 class Provenance:

@@ -25,8 +25,6 @@ from medad_fast.data.formats import (
 from medad_fast.data.limits import MAX_HEADER_BYTES, regular_file_size
 from medad_fast.errors import InputError
 
-__all__ = ["load_dataset"]
-
 T = TypeVar("T", bound=str)
 
 _LABELS: dict[Split, tuple[Label, ...]] = {

@@ -9,18 +9,6 @@ from pathlib import Path
 
 from medad_fast.errors import InputError, LimitError, MedadError
 
-__all__ = [
-    "MAX_DECODED_BYTES",
-    "MAX_FRAMES",
-    "MAX_HEADER_BYTES",
-    "MAX_PICTURE_PIXELS",
-    "MAX_SEQUENCE_DEPTH",
-    "MAX_VOXELS",
-    "check_size",
-    "naming",
-    "regular_file_size",
-]
-
 MAX_PICTURE_PIXELS = 100_000_000
 """Rows times columns of one 2D image."""
 MAX_VOXELS = 2**29

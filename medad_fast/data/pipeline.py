@@ -24,8 +24,6 @@ from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.data.reading import read
 from medad_fast.errors import InputError
 
-__all__ = ["Frame", "Pipeline", "Slices", "resolve_modality"]
-
 _LIKELY_AIR_HU = -900
 _CT_BODY_HU = -500.0
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)

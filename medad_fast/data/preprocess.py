@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 from medad_fast.data.geometry import Axis
 from medad_fast.settings import Channels, Rule, checked, from_fields, setting, to_fields
 
-__all__ = ["PreprocessConfig"]
-
 CODE = Rule(
     "auto or a DICOM code", lambda word: word == "auto" or (word.isupper() and len(word) <= 16)
 )

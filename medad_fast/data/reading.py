@@ -13,8 +13,6 @@ from medad_fast.data.image import Geometry, Image
 from medad_fast.data.limits import naming
 from medad_fast.errors import InputError
 
-__all__ = ["read", "read_mask"]
-
 
 def read(
     source: Path | str | Sequence[Path], *, voi_window: bool = False, volume: int | None = None

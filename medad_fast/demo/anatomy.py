@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from medad_fast.data.formats.nifti import read_nifti
 from medad_fast.errors import InputError
 
-__all__ = ["Anatomy", "SmoothField", "load_anatomy"]
-
 _WHITE_T1, _GREY_T1, _FLUID_T1 = 224.0, 168.0, 70.0
 """Mean template value of voxels that are purely one tissue, by least squares over the brain."""
 

@@ -67,8 +67,6 @@ from medad_fast.demo.streams import streams
 from medad_fast.errors import InputError
 from medad_fast.files import atomic_write, write_text
 
-__all__ = ["SimulatedSubject", "draw_subject", "simulate_brain", "simulate_subjects"]
-
 _FIELD_OF_VIEW_MM = 211.2
 _LOWEST_SLICE_MM, _HIGHEST_SLICE_MM = -6.0, 54.0
 _SUBSLICES_MM = (-1.7, 0.0, 1.7)

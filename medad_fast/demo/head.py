@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from medad_fast.demo.anatomy import Anatomy, SmoothField
 from medad_fast.demo.lesions import Contrast, Lesion
 
-__all__ = ["CENTRE_MM", "Head", "draw_head", "scan"]
-
 CENTRE_MM = np.array([0.0, -17.0, 24.0])
 """Place of the template about which heads are turned and in which the field of view is centred."""
 _VENTRICLES_MM = np.array([0.0, -12.0, 14.0])

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from medad_fast.demo.anatomy import Anatomy, SmoothField
 
-__all__ = ["KINDS", "Contrast", "Lesion", "balanced_kinds", "draw_lesion"]
-
 _Points = NDArray[np.float64]
 _Weight = NDArray[np.float32]
 

@@ -6,8 +6,6 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["SPLITS", "Split", "streams"]
-
 Split = Literal["train", "validation", "test", "unlabeled"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "unlabeled")
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["burn_in"]
-
 _LEGIBLE = 9.0
 """Letters below this height in pixels cannot be read; small print is left out then."""
 _YELLOW, _BLACK = (255, 255, 0), (0, 0, 0)

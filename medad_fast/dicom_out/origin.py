@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["NOT_FOR_DIAGNOSIS", "MapOrigin"]
-
 NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
 
 

@@ -14,8 +14,6 @@ import numpy as np
 
 from medad_fast.dicom_out.source import DicomSource, SourceFrame
 
-__all__ = ["finish", "stand_in"]
-
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 

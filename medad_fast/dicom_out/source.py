@@ -31,8 +31,6 @@ from medad_fast.data.image import Image
 from medad_fast.data.limits import naming
 from medad_fast.errors import InputError
 
-__all__ = ["IDENTITY_TAGS", "DicomSource", "SourceFrame", "dicom_source"]
-
 IDENTITY_TAGS = (
     "PatientName",
     "PatientID",

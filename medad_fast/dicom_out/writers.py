@@ -29,8 +29,6 @@ from medad_fast.dicom_out.source import DicomSource, SourceFrame, dicom_source
 from medad_fast.errors import InputError
 from medad_fast.files import atomic_write
 
-__all__ = ["require_highdicom", "write_results"]
-
 _LABEL = "NOT_DIAGNOSTIC"  # a ContentLabel has 16 capitals at most
 _PLACE = (
     "FrameOfReferenceUID",

@@ -16,8 +16,6 @@ from medad_fast.doctor.facts import FEATURES, Facts, facts_of
 from medad_fast.doctor.finding import Finding, State
 from medad_fast.errors import InputError
 
-__all__ = ["DATA_CHECKS", "check_data"]
-
 _LISTED = 10
 """This many files that cannot be read are listed."""
 _LIKE_THE_OTHERS = 0.5

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from medad_fast.data import Case, Image, read, read_mask
 from medad_fast.doctor.marks import has_mark
 
-__all__ = ["FEATURES", "THUMBNAIL", "Facts", "facts_of"]
-
 THUMBNAIL = 16
 """Side of the small picture that polarity is judged by."""
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from medad_fast.data.formats import formats
 from medad_fast.doctor.finding import Finding, State
 
-__all__ = ["INSTALLATION_CHECKS", "check_installation"]
-
 FREE_GIB = 2.0
 
 

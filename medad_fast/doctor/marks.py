@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["has_mark"]
-
 _LEVELS = (0.25, 0.5, 0.9)
 """Shares of the range of grey levels above which something may be a mark."""
 _FLAT = 0.01

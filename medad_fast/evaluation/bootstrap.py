@@ -26,17 +26,6 @@ from medad_fast.evaluation.ranking import (
     tie_starts,
 )
 
-__all__ = [
-    "Interval",
-    "draw_clusters",
-    "interval",
-    "paired_p_value",
-    "pixel_replicates",
-    "ratio_replicates",
-    "resampled_counts",
-    "score_replicates",
-]
-
 _CELLS_AT_ONCE = 1 << 22
 _OF_COUNTS = {
     "auroc": auroc_of_counts,

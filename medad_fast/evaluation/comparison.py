@@ -20,8 +20,6 @@ from medad_fast.evaluation.levels import Aggregation, number_in_order
 from medad_fast.evaluation.metrics import Metrics, Resampler, Sample, metrics_of
 from medad_fast.evaluation.summary import ORACLE, ORACLE_LABEL, RANKING
 
-__all__ = ["comparison"]
-
 _ABOUT = ("run", "data", "preprocess", "blocks", "versions")
 """Parts of ``predict.json`` in which two runs may differ."""
 

@@ -26,17 +26,6 @@ from medad_fast.errors import InputError
 from medad_fast.evaluation.ranking import Ranking, rank
 from medad_fast.training.thresholds import choose, conformal_p
 
-__all__ = [
-    "Aggregation",
-    "Cut",
-    "Items",
-    "aggregate",
-    "level_tables",
-    "number_in_order",
-    "rule_named",
-    "stored_cuts",
-]
-
 Rule = Callable[[NDArray[np.float64]], float]
 """Rising scores of one volume or patient, at least one, to one score."""
 Table = tuple[tuple[str, ...], list[tuple[object, ...]]]

@@ -31,17 +31,6 @@ from medad_fast.evaluation.ranking import (
 )
 from medad_fast.evaluation.slices import SliceData, read_slices
 
-__all__ = [
-    "Figure",
-    "Metrics",
-    "Resampler",
-    "Sample",
-    "decided_items",
-    "figure",
-    "metrics_of",
-    "undefined",
-]
-
 Figure = dict[str, Any]
 """``value``, ``low`` and ``high`` of one metric, null where undefined, then with ``reason``."""
 

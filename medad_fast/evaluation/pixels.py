@@ -22,15 +22,6 @@ from numpy.typing import NDArray
 from medad_fast.errors import InputError
 from medad_fast.evaluation.ranking import Metric, Ranking, tie_starts
 
-__all__ = [
-    "FPR_LIMIT",
-    "PixelCollector",
-    "PixelRanking",
-    "SortedPixels",
-    "aupro",
-    "float32_up_to",
-]
-
 FPR_LIMIT = 0.3
 BINS = 4096
 _LESION = np.uint64(1 << 31)

@@ -19,22 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from medad_fast.errors import InputError
 
-__all__ = [
-    "Metric",
-    "Ranking",
-    "auroc",
-    "auroc_of_counts",
-    "average_precision",
-    "best_dice_of_counts",
-    "checked_scores",
-    "fpr_at_tpr95",
-    "fpr_at_tpr95_of_counts",
-    "oracle_dice",
-    "precision_of_counts",
-    "rank",
-    "tie_starts",
-]
-
 
 @dataclass(frozen=True)
 class Metric:

@@ -17,8 +17,6 @@ from medad_fast.evaluation.levels import Items, number_in_order
 from medad_fast.evaluation.pixels import PixelCollector, SortedPixels, aupro, float32_up_to
 from medad_fast.evaluation.ranking import average_precision
 
-__all__ = ["MAP_PERCENTILE", "SliceData", "read_slices"]
-
 MAP_PERCENTILE = 99.0
 
 

@@ -21,8 +21,6 @@ from medad_fast.errors import InputError
 from medad_fast.evaluation.levels import Cut, Items
 from medad_fast.evaluation.metrics import Resampler, decided_items, figure
 
-__all__ = ["SMALL", "groups_of", "subgroups"]
-
 SMALL = 10
 """A group with fewer normal images, abnormal images or patients than this is called small."""
 MANY = 12

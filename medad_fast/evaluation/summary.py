@@ -14,8 +14,6 @@ from medad_fast.evaluation.ranking import oracle_dice
 from medad_fast.evaluation.slices import MAP_PERCENTILE, SliceData
 from medad_fast.evaluation.subgroups import subgroups
 
-__all__ = ["ORACLE", "ORACLE_LABEL", "RANKING", "summary"]
-
 _ITEM_LEVELS = ("image", "volume", "patient")
 _PER_PATIENT = ("average_precision_per_patient", "aupro_per_patient")
 RANKING = {name: name for name in ("auroc", "average_precision", "aupro", *_PER_PATIENT)}

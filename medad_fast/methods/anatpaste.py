@@ -47,8 +47,6 @@ from medad_fast.nets.projection import ClassificationHead
 from medad_fast.nets.resnet import ResNet18
 from medad_fast.settings import Channels, ImageSize, checked, require, setting
 
-__all__ = ["AnatPaste", "AnatPasteConfig", "Anatomy"]
-
 Augmentation = Literal["anatpaste", "cutpaste", "cutpaste-scar", "cutpaste-union", "cutpaste-3way"]
 Anatomy = Callable[[Tensor], Tensor | None]
 """Images ``(B, C, H, W)`` in [-1, 1] to masks, bool ``(B, H, W)``, or to None: everywhere."""

@@ -24,8 +24,6 @@ from medad_fast.methods.parts.score import ImageScore, as_prediction
 from medad_fast.nets.autoencoder import Decoder, Downsample, Encoder
 from medad_fast.settings import Channels, ImageSize, checked, setting
 
-__all__ = ["Autoencoder", "AutoencoderConfig"]
-
 
 @checked
 class AutoencoderConfig:

@@ -27,8 +27,6 @@ from medad_fast.nets.strided import StridedDecoder, StridedEncoder
 from medad_fast.ops import nt_xent_loss, smooth_saliency
 from medad_fast.settings import Channels, ImageSize, Rule, checked, setting
 
-__all__ = ["CRADL", "CRADLConfig"]
-
 SPREAD_FLOOR = 1e-5  # added to each feature's standard deviation, the code's
 
 Pair = tuple[float, float]

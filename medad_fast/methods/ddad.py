@@ -28,8 +28,6 @@ from medad_fast.ops import AnatomyPasteParams, anatomy_paste, ensemble_discrepan
 from medad_fast.ops.ensemble_discrepancy import EnsembleDiscrepancy
 from medad_fast.settings import Channels, ImageSize, Rule, checked, require, setting
 
-__all__ = ["DDAD", "DDADConfig", "Score"]
-
 Score = Literal["R_dual", "R_intra", "A_inter", "A_intra", "A_rec"]
 
 WITHOUT_UNLABELED: dict[Score, Score] = {"R_dual": "R_intra", "A_inter": "A_intra"}

@@ -27,8 +27,6 @@ from medad_fast.methods.parts.score import ImageScore, as_prediction, smooth
 from medad_fast.nets.resnet import ResNet18
 from medad_fast.settings import Channels, ImageSize, Rule, checked, require, setting
 
-__all__ = ["PatchKNN", "PatchKNNConfig"]
-
 RANDOM = "random"
 POSITIVE = Rule("three values above 0", lambda values: min(values) > 0)
 

@@ -35,8 +35,6 @@ from medad_fast.nets.projection import ProjectionHead, rows_at
 from medad_fast.ops import patch_discrepancy, patch_nce_loss
 from medad_fast.settings import Channels, ImageSize, checked, require, setting
 
-__all__ = ["PatchCLAE", "PatchCLAEConfig"]
-
 
 @checked
 class PatchCLAEConfig:

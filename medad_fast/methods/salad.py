@@ -45,8 +45,6 @@ from medad_fast.nets.strided import (
 from medad_fast.ops import ssim
 from medad_fast.settings import Channels, ImageSize, checked, require, setting
 
-__all__ = ["LOSSES", "SALAD", "TERMS", "SALADConfig"]
-
 DATA_RANGE = 2.0  # images lie in [-1, 1]
 LEAST_VARIATION = 0.01  # of the images' own: reconstructions that vary less are all one picture
 

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Decoder", "Downsample", "Encoder", "encoder_widths"]
-
 Downsample = Literal["average", "blur"]
 
 

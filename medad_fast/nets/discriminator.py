@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["Discriminator", "discriminator_stages"]
-
 LAST_SIDE = 4  # Table 2 flattens 4x4 positions
 WIDEST = 8  # times the base width
 

@@ -22,15 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = [
-    "Backbone",
-    "EnsembleAutoencoder",
-    "MemberConvolution",
-    "MemberLinear",
-    "MemberNorm",
-    "Reconstruction",
-]
-
 Backbone = Literal["ae", "ae-u", "memae"]
 
 EPS = 1e-5  # torch's own, as is the momentum

@@ -13,8 +13,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Flow"]
-
 CLAMP = 2.0  # bound on the logarithm of a block's scale, up to the rounding of 0.636
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ClassificationHead", "ProjectionHead", "rows_at"]
-
 
 class ProjectionHead(nn.Module):
     """Linear, ReLU, linear, applied to each position by itself."""

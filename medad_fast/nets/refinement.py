@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["RefinementNet", "focal_loss"]
-
 
 class RefinementNet(nn.Module):
     """Three 3x3 convolutions at full resolution, batch norm and ReLU after the first two.

@@ -16,8 +16,6 @@ from torch.nn import functional as F
 
 from medad_fast.errors import InputError
 
-__all__ = ["ResNet18"]
-
 STAGES = 4
 
 

@@ -19,17 +19,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "ImageDiscriminator",
-    "LatentDecoder",
-    "LatentDiscriminator",
-    "LatentEncoder",
-    "Norm",
-    "StridedDecoder",
-    "StridedEncoder",
-    "halved_sides",
-]
-
 Norm = Literal["group", "batch"]
 
 LARGEST_KERNEL = 7  # of the convolution that ends CRADL's encoder

@@ -12,22 +12,6 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = [
-    "FLOATING",
-    "check_alike",
-    "check_bool",
-    "check_choice",
-    "check_device",
-    "check_kind",
-    "check_number",
-    "check_positive",
-    "check_shape",
-    "check_tensor",
-    "checked_layers",
-    "compute_dtype",
-    "one_dtype",
-]
-
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 

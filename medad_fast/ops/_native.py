@@ -17,14 +17,15 @@ from torch.autograd import forward_ad
 from medad_fast.errors import InputError
 
 try:
-    from medad_fast import _C as kernels
+    from medad_fast import _C
 except ImportError as error:
     raise ImportError(
         "the compiled part of medad_fast (medad_fast._C) is missing or does not load: "
         f"{error}. Install the package with `pip install .` from its folder."
     ) from error
 
-__all__ = ["backend", "build_info", "call", "kernels", "register", "register_with_gradient"]
+kernels = _C
+"""The compiled functions, by the name of the op."""
 
 Backend = Literal["native", "reference"]
 P = ParamSpec("P")

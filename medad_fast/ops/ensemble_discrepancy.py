@@ -25,8 +25,6 @@ from medad_fast.ops._arguments import (
     one_dtype,
 )
 
-__all__ = ["EnsembleDiscrepancy", "ensemble_discrepancy", "ensemble_discrepancy_reference"]
-
 
 class EnsembleDiscrepancy(NamedTuple):
     """The maps of DDAD, ``(B, C, H, W)`` each."""

@@ -18,8 +18,6 @@ from medad_fast.errors import InputError
 from medad_fast.ops import _native
 from medad_fast.ops._arguments import check_choice, check_tensor
 
-__all__ = ["lung_mask", "lung_mask_reference"]
-
 Mode = Literal["reference", "clean"]
 Gray = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -24,8 +24,6 @@ from medad_fast.ops._arguments import (
     one_dtype,
 )
 
-__all__ = ["nt_xent_loss", "nt_xent_loss_reference"]
-
 
 def nt_xent_loss(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
     """Mean over the ``2 B`` rows ``i`` of ``-log softmax_{j != i}(cos(z_i, z_j) / temperature)``

@@ -16,8 +16,6 @@ from medad_fast.errors import InputError
 from medad_fast.ops import _native
 from medad_fast.ops._arguments import check_alike, check_tensor, compute_dtype, one_dtype
 
-__all__ = ["smooth_saliency", "smooth_saliency_reference"]
-
 _MEDIAN = 5
 _GAUSSIAN = 7
 _SIGMA = 3.0

@@ -11,8 +11,6 @@ from pydantic import Field
 from medad_fast.errors import InputError
 from medad_fast.settings import checked, setting
 
-__all__ = ["Published", "for_run"]
-
 
 @checked
 class Published:

@@ -13,8 +13,6 @@ from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.evaluation.bootstrap import draw_clusters, resampled_counts
 from medad_fast.evaluation.levels import Items
 
-__all__ = ["GRID", "SIDE", "Bands", "Curve", "Histogram", "bands", "curves", "histogram", "ticks"]
-
 SIDE = 240
 """Width and height of the plotted area, in SVG units."""
 PERCENT = np.arange(101)

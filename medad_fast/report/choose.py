@@ -8,8 +8,6 @@ from typing import TypeVar
 
 from medad_fast.artifacts.scores import ScoreRow
 
-__all__ = ["LABELS", "Entry", "Selection", "in_halves", "select"]
-
 T = TypeVar("T")
 
 WORST = 12

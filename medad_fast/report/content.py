@@ -12,22 +12,6 @@ from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.report.shown import Results
 from medad_fast.report.table import shown_levels, titled
 
-__all__ = [
-    "baselines",
-    "confusion",
-    "counts_of",
-    "decisions",
-    "facts",
-    "failures",
-    "levels",
-    "oracles",
-    "p_values",
-    "provenance",
-    "spacing_text",
-    "strongest",
-    "tiles",
-]
-
 ALPHAS = (0.01, 0.05, 0.1, 0.2, 0.5)
 KINDS_OF_SOURCES = 12
 FAILURES = 20

@@ -10,8 +10,6 @@ from medad_fast.report.choose import LABELS, Entry, Selection, in_halves, select
 from medad_fast.report.pictures import Picture, draw
 from medad_fast.report.shown import ImageGone, Results, ShownSlice
 
-__all__ = ["LARGEST_PAGE", "Gallery", "Viewer", "draw_gallery"]
-
 LARGEST_PAGE = 13_000_000
 """Bytes that the pictures of a page may take together; its words take far less than a million."""
 READ_CLOSELY = 4

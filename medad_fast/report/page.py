@@ -16,8 +16,6 @@ from medad_fast.report.pictures import STEPS, colour_bar
 from medad_fast.report.shown import Results
 from medad_fast.report.table import figure_text, published_rows, titled
 
-__all__ = ["comparison_page", "report_page"]
-
 HISTOGRAM = (600.0, 84.0)
 
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")

@@ -20,8 +20,6 @@ from medad_fast.artifacts.overlay import colour_map, colourise, grey_levels
 from medad_fast.artifacts.scores import ScoreRow
 from medad_fast.report.shown import Scale, ShownSlice
 
-__all__ = ["SIDES", "STEPS", "Picture", "colour_bar", "draw"]
-
 SIDES = (512, 384, 256, 192, 128)
 """Longest sides to try, until a picture fits into its share of the page. None is enlarged."""
 STEPS = 64

@@ -22,8 +22,6 @@ from medad_fast.data.pipeline import Pipeline
 from medad_fast.data.preprocess import PreprocessConfig
 from medad_fast.errors import InputError
 
-__all__ = ["ImageGone", "Results", "Scale", "ShownSlice"]
-
 
 class ImageGone(InputError):
     """An image of the data set is missing or cannot be read any more."""

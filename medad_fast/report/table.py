@@ -8,17 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = [
-    "comparison_table",
-    "decision_lines",
-    "difference_table",
-    "figure_text",
-    "metrics_table",
-    "published_rows",
-    "shown_levels",
-    "titled",
-]
-
 LEVELS = {"image": "Image", "volume": "Volume", "patient": "Patient", "pixel": "Pixel"}
 TITLES = {"auroc": "AUROC", "average_precision": "AP", "aupro": "AUPRO"}
 PER_PATIENT = {

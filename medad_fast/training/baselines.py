@@ -20,8 +20,6 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["NAMES", "Baselines"]
-
 NAMES = ("mean", "std", "gradient", "mean_abs_z", "pca16", "file_size")
 COMPONENTS = 16
 MAX_PCA_IMAGES = 2048

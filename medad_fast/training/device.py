@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["exact_arithmetic"]
-
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 

@@ -14,8 +14,6 @@ import torch
 if TYPE_CHECKING:
     from medad_fast.training.loop import Step
 
-__all__ = ["STEPS", "Estimate", "Estimator"]
-
 STEPS = 10
 """The first of them warms up and is not timed."""
 

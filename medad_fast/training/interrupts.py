@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interrupted", "caught_signals"]
-
 
 class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM came; the step was finished and the state saved."""

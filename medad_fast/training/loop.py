@@ -26,8 +26,6 @@ from medad_fast.methods.base import Method, Stage, Update
 from medad_fast.training.interrupts import Interrupted, caught_signals
 from medad_fast.training.state import JsonLines, Moment, StateFolder
 
-__all__ = ["Interrupted", "Precision", "Progress", "Step", "pick_device", "seed_for", "train"]
-
 Precision = Literal["float32", "bfloat16"]
 
 SAVE_EVERY_SECONDS = 60.0

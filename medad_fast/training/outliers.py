@@ -14,8 +14,6 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["SHARE", "Outlier", "most_anomalous"]
-
 SHARE = 0.01
 """Of the training images; at least one is told."""
 

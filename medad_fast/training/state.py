@@ -27,8 +27,6 @@ from medad_fast.files import (
     write_text,
 )
 
-__all__ = ["JsonLines", "Moment", "Request", "StateFolder"]
-
 FORMAT_VERSION = 3
 
 

@@ -28,8 +28,6 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["TARGET_FPR", "at_target", "check_target", "choose", "conformal_p", "p_value"]
-
 Values = Tensor | NDArray[Any] | Iterable[float]
 
 TARGET_FPR = 0.05

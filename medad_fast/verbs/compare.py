@@ -10,8 +10,6 @@ from medad_fast.evaluation.comparison import comparison
 from medad_fast.evaluation.levels import Aggregation
 from medad_fast.evaluation.metrics import Resampler
 
-__all__ = ["compare"]
-
 
 def compare(
     a: str | Path,

@@ -10,8 +10,6 @@ from medad_fast.evaluation.levels import Aggregation, level_tables
 from medad_fast.evaluation.metrics import Resampler, metrics_of
 from medad_fast.evaluation.summary import summary
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     dir: str | Path,

@@ -31,8 +31,6 @@ from medad_fast.training.thresholds import at_target, p_value
 if TYPE_CHECKING:
     from medad_fast.artifacts.run import Run
 
-__all__ = ["Progress", "predict"]
-
 Progress = Callable[[int, int], None]
 """Called with the number of files done and the number of files."""
 

@@ -14,8 +14,6 @@ from medad_fast.report.gallery import Gallery, draw_gallery
 from medad_fast.report.page import comparison_page, report_page
 from medad_fast.report.shown import Results
 
-__all__ = ["PICTURES", "write_demo_report", "write_report"]
-
 PICTURES = 200
 """Files that a page shows unless told otherwise."""
 DEMO_PICTURES = 24

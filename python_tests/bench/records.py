@@ -7,8 +7,6 @@ from typing import Any
 
 from bench.harness.record import FORMAT, Row
 
-__all__ = ["MACHINE", "record"]
-
 MACHINE = {
     "device": "cpu",
     "processor": "A Processor, 2 processors",

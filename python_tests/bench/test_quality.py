@@ -207,7 +207,7 @@ def test_a_failed_fit_is_reported_and_the_next_goes_on(run, monkeypatch, capsys)
 def test_a_signal_ends_the_run_in_one_line(run, monkeypatch, capsys):
     import signal
 
-    from medad_fast.training.loop import Interrupted
+    from medad_fast.training.interrupts import Interrupted
 
     def stop(*_):
         raise Interrupted(signal.SIGTERM, "at step 3 of reconstruct")

@@ -20,7 +20,7 @@ from medad_fast.cli.console import say
 from medad_fast.cli.main import main
 from medad_fast.methods import config_class, list_methods
 from medad_fast.settings import describe
-from medad_fast.training.loop import Interrupted
+from medad_fast.training.interrupts import Interrupted
 from python_tests.cli.command_line import METHOD, said
 from python_tests.report.dataset import make_results
 

@@ -23,8 +23,6 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["BadCall", "OpCase", "all_cases", "case_modules", "flat", "zeros"]
-
 
 @dataclass(frozen=True)
 class OpCase:

@@ -11,17 +11,6 @@ from torch.utils.data import Dataset
 
 from python_tests.ops.cases import OpCase, all_cases, flat, zeros
 
-__all__ = [
-    "LAYOUTS",
-    "CallsOfEveryOp",
-    "differences",
-    "far_apart",
-    "outcome",
-    "starts_at",
-    "storage_bytes",
-    "upstream_of",
-]
-
 
 def _results(case: OpCase, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     leaves = [t.detach().requires_grad_(i in case.gradients) for i, t in enumerate(tensors)]

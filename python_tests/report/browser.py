@@ -18,8 +18,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Browser", "browser"]
-
 KEYS = {
     "ArrowRight": 39,
     "ArrowLeft": 37,

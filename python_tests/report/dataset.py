@@ -20,8 +20,6 @@ from medad_fast.files import write_json
 from medad_fast.training.baselines import NAMES
 from medad_fast.training.thresholds import choose, p_value
 
-__all__ = ["THRESHOLD", "make_pictures", "make_results", "write_groups"]
-
 SIDE = 24
 SLICES = 3
 THRESHOLD = 0.5

@@ -6,8 +6,6 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-__all__ = ["Page"]
-
 
 class Page(HTMLParser):
     def __init__(self, folder: Path) -> None:

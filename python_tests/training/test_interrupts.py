@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from medad_fast.training.loop import Interrupted
+from medad_fast.training.interrupts import Interrupted
 from medad_fast.training.state import StateFolder
 from python_tests.training.two_stages import run_two_stages, stop_at
 

@@ -14,7 +14,8 @@ from medad_fast.errors import DeviceError, InputError
 from medad_fast.methods.base import Method, Prediction, Stage, Update
 from medad_fast.methods.parts.optimization import adam
 from medad_fast.training import loop as training
-from medad_fast.training.loop import Interrupted, pick_device, seed_for, train
+from medad_fast.training.interrupts import Interrupted
+from medad_fast.training.loop import pick_device, seed_for, train
 from python_tests.methods.small import discs, small
 from python_tests.training.two_stages import (
     IMAGES,

@@ -12,7 +12,8 @@ import torch
 from medad_fast.errors import CheckpointError
 from medad_fast.methods.base import Stage
 from medad_fast.training import loop as training
-from medad_fast.training.loop import Interrupted, train
+from medad_fast.training.interrupts import Interrupted
+from medad_fast.training.loop import train
 from python_tests.methods.small import discs, small
 from python_tests.training.two_stages import IMAGES, TwoStages, run_two_stages, same, stop_at
 

@@ -22,15 +22,12 @@ from bench.quality.sets.pairs import (
     Progress,
     SetPlan,
     SimulatedPair,
-    Split,
     write_pairs,
 )
 from medad_fast.demo.anatomy import load_anatomy
 from medad_fast.demo.brain import SimulatedSubject, draw_subject
 from medad_fast.demo.lesions import balanced_kinds
-from medad_fast.demo.streams import streams
-
-__all__ = ["PLAN", "draw_brain_slices", "simulate_brain_slices"]
+from medad_fast.demo.streams import Split, streams
 
 LEAST_PIXELS = 8
 MOST_SLICES = {"test": 2, "unlabeled": 4}

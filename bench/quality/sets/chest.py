@@ -60,15 +60,12 @@ from bench.quality.sets.pairs import (
     Progress,
     SetPlan,
     SimulatedPair,
-    Split,
     kind_of,
     smooth_field,
     write_pairs,
 )
 from bench.quality.sets.thorax import WATER, Thorax, load_thorax
-from medad_fast.demo.streams import streams
-
-__all__ = ["PLAN", "draw_chest", "simulate_chest"]
+from medad_fast.demo.streams import Split, streams
 
 FIELD_OF_VIEW_MM = 300.0
 VISIBLE = 0.05

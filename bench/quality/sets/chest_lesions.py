@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from bench.quality.sets.thorax import HEART, LOBES, Thorax
 from medad_fast.errors import InputError
 
-__all__ = ["KINDS", "Change", "draw_change"]
-
 _Field = NDArray[np.floating[Any]]
 
 SOFT_TISSUE = 1.03

@@ -50,14 +50,11 @@ from bench.quality.sets.pairs import (
     Progress,
     SetPlan,
     SimulatedPair,
-    Split,
     kind_of,
     smooth_field,
     write_pairs,
 )
-from medad_fast.demo.streams import streams
-
-__all__ = ["PLAN", "draw_fundus", "simulate_fundus"]
+from medad_fast.demo.streams import Split, streams
 
 _Picture = NDArray[np.floating[Any]]
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from bench.quality.sets.pairs import smooth_field
 
-__all__ = ["KINDS", "Canvas", "Painted"]
-
 _Picture = NDArray[np.floating[Any]]
 
 _FINER = 2

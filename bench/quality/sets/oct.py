@@ -57,15 +57,12 @@ from bench.quality.sets.pairs import (
     Progress,
     SetPlan,
     SimulatedPair,
-    Split,
     kind_of,
     smooth_field,
     write_pairs,
 )
 from bench.quality.sets.retina_layers import WIDTH_UM, Retina, draw_retina
-from medad_fast.demo.streams import streams
-
-__all__ = ["KINDS", "PLAN", "draw_oct", "simulate_oct"]
+from medad_fast.demo.streams import Split, streams
 
 DEPTH_UM = 1000.0
 KINDS = tuple(CHANGES)

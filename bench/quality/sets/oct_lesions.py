@@ -18,8 +18,6 @@ from bench.quality.sets.retina_layers import (
     swollen,
 )
 
-__all__ = ["CHANGES", "LEAST_LOSS_UM", "Oval", "soft_step"]
-
 _Picture = NDArray[np.floating[Any]]
 
 LEAST_LOSS_UM = 35.0

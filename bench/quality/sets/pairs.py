@@ -21,16 +21,6 @@ from medad_fast.demo.streams import SPLITS, Split
 from medad_fast.errors import DeviceError, InputError
 from medad_fast.files import atomic_write, write_text
 
-__all__ = [
-    "Progress",
-    "SetPlan",
-    "SimulatedPair",
-    "Split",
-    "kind_of",
-    "smooth_field",
-    "write_pairs",
-]
-
 Progress = Callable[[int, int], None]
 """Called with the number of subjects written and of all subjects."""
 

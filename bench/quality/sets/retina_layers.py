@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["INNERMOST", "LAYERS", "OUTER", "WIDTH_UM", "Retina", "draw_retina", "swollen"]
-
 _Line = NDArray[np.floating[Any]]
 
 WIDTH_UM = 6000.0

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from medad_fast.data.formats.nifti import read_nifti
 from medad_fast.errors import InputError
 
-__all__ = ["HEART", "LOBES", "WATER", "Thorax", "load_thorax"]
-
 LOBES = {
     "left upper": 10,
     "left lower": 11,

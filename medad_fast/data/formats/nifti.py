@@ -21,8 +21,6 @@ from medad_fast.data.limits import MAX_HEADER_BYTES, check_size, naming, regular
 from medad_fast.errors import InputError, LimitError
 from medad_fast.files import atomic_write
 
-__all__ = ["FORMAT", "read_nifti", "write_nifti"]
-
 _HEADER_BYTES = {348: 352, 540: 544}
 """Size of the header of NIfTI-1 and -2, and where its pixels start at the earliest."""
 

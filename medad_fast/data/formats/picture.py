@@ -24,8 +24,6 @@ from medad_fast.data.image import Image, Provenance
 from medad_fast.data.limits import MAX_PICTURE_PIXELS, check_size, naming, regular_file_size
 from medad_fast.errors import InputError, LimitError
 
-__all__ = ["FORMAT"]
-
 _EXIF_ORIENTATION = 0x0112
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: np.fliplr,

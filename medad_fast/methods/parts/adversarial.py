@@ -11,8 +11,6 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Adversarial", "discriminator_loss", "generator_loss"]
-
 Adversarial = Literal["non_saturating", "saturating", "least_squares"]
 
 

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from medad_fast.methods.base import RowBank
 from medad_fast.methods.parts.score import smooth
 
-__all__ = ["FeatureDistance", "KernelDensity", "MahalanobisDistance", "ledoit_wolf", "whitening"]
-
 CHUNK = 8192  # points compared at a time: bounds the memory
 WINDOW = 3  # positions of a feature map: anatomy lies alike only so far
 

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from medad_fast.settings import Rule
 
-__all__ = ["ODD", "Betas", "Fraction", "Quantile", "Share", "Smoothing", "TopK", "rising"]
-
 ODD = Rule("an odd number of 1 or more", lambda side: side > 0 and side % 2 == 1)
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

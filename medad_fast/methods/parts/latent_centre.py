@@ -16,8 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LatentCentre", "spread_loss", "variation_kept"]
-
 MOMENTUM = 0.99
 ROUNDING = 1e-12  # of a sum of squares in float64
 TINY = 1e-8  # keeps the slope of a square root finite

@@ -18,14 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    "GaussianMixture",
-    "Mixture",
-    "choose_mixture",
-    "expectation_maximisation",
-    "fit_mixture",
-]
-
 ITERATIONS = 1000  # the released code's
 TOLERANCE = 1e-2  # of the mean log-likelihood; the released code's
 ABSENT = -1e30  # log weight of a component that is not there: finite, since a run's tensors are

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from medad_fast.methods.base import RowBank
 
-__all__ = ["NearestNormals", "Selection", "farthest_first"]
-
 Selection = Literal["coreset", "random"]
 
 CHUNK = 4096  # rows compared at a time: bounds the memory

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from medad_fast.methods.parts.score import smooth
 
-__all__ = ["NormalMaps", "NormalTerms"]
-
 WINDOW = 7  # pixels: images lie alike only so far
 FLOOR = 0.5  # of a map's typical deviation: places that hardly vary do not outweigh all others
 CONSTANT = 1e-6  # of a term's size: less variation than this is rounding

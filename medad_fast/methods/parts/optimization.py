@@ -11,8 +11,6 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-__all__ = ["Schedule", "adam", "parameters_of", "schedule", "sgd"]
-
 Schedule = Literal["constant", "linear", "cosine", "warmup_cosine", "steps"]
 
 WARMUP = 0.05  # share of a stage

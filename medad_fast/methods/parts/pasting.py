@@ -24,8 +24,6 @@ from medad_fast.errors import InputError
 from medad_fast.ops import AnatomyPasteParams, anatomy_paste, lung_mask
 from medad_fast.ops.lung_mask import Mode
 
-__all__ = ["anatomical_paste", "find_lungs", "jitter", "paste_patch", "paste_scar", "read_mask"]
-
 PAPER_SIZE = 256
 BLACK = -1.0
 WHOLE_PATCH = 2  # the code of "patch" in medad_fast.ops' shapes

@@ -22,8 +22,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Corruption", "add_noise", "corrupt", "quarter_turns"]
-
 Corruption = Literal["intensity", "shuffle", "inner_fill", "outer_fill"]
 
 BOXES = 5  # at most

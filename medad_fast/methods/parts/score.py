@@ -15,8 +15,6 @@ from torch.nn import functional as F
 
 from medad_fast.methods.base import Prediction
 
-__all__ = ["ImageScore", "as_prediction", "finish_maps", "foreground", "score_images", "smooth"]
-
 ImageScore = Literal["max", "mean", "topk", "quantile"]
 
 BLACK = -1.0 + 1.0 / 127.5  # one grey level of an 8-bit picture above the darkest

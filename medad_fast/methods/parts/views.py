@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["cover_squares", "random_view"]
-
 
 def random_view(
     images: Tensor,

@@ -18,8 +18,6 @@ from medad_fast.ops.anatomy_paste.recipes import (
     draw_foreign_patch,
 )
 
-__all__ = ["MAX_SIDE", "MAX_SIGMA", "SHAPES", "AnatomyPasteParams"]
-
 MAX_SIDE = 32768
 MAX_SIGMA = 1024.0
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from medad_fast.errors import InputError
 
-__all__ = ["SHAPES", "Draw", "Kind", "draw_anatpaste", "draw_foreign_patch"]
-
 Kind = Literal["anatpaste", "foreign_patch"]
 
 SHAPES = ("rectangle", "ellipse", "patch")

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from medad_fast.ops.anatomy_paste.params import AnatomyPasteParams
 
-__all__ = ["pasted"]
-
 _LUMA = (19595, 38470, 7471)
 
 

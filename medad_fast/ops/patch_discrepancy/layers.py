@@ -11,8 +11,6 @@ from torch import Tensor
 from medad_fast.errors import InputError
 from medad_fast.ops._arguments import check_kind, check_shape, check_tensor, checked_layers
 
-__all__ = ["Head", "checked_heads", "checked_maps", "checked_size"]
-
 Head = tuple[Tensor, Tensor, Tensor, Tensor]
 """``(w1, b1, w2, b2)`` as in ``nn.Linear``."""
 

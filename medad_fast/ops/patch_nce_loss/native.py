@@ -11,8 +11,6 @@ from medad_fast.ops import _native
 from medad_fast.ops._arguments import compute_dtype
 from medad_fast.ops.patch_nce_loss import reference
 
-__all__ = ["loss", "rows"]
-
 Layers = list[Tensor]
 
 

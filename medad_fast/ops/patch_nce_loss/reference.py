@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["loss", "rows"]
-
 Layers = list[Tensor]
 
 _CUT_FILL = -10.0  # what CUT writes over the diagonal, before dividing by the temperature

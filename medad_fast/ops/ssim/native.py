@@ -13,8 +13,6 @@ from medad_fast.ops import _native
 from medad_fast.ops._arguments import compute_dtype
 from medad_fast.ops.ssim import reference
 
-__all__ = ["similarity_map", "value"]
-
 Options = tuple[float, int, float, bool]  # data_range, window_size, sigma, same
 Sides = tuple[Tensor | None, Tensor | None]
 

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["similarity_map", "value"]
-
 
 def value(
     x: Tensor, y: Tensor, data_range: float, window_size: int, sigma: float, same: bool, mean: bool

@@ -13,7 +13,8 @@ from torch import nn
 from medad_fast.errors import InputError
 from medad_fast.methods import create
 from medad_fast.methods.parts.mixture import choose_mixture
-from medad_fast.training.loop import Interrupted, train
+from medad_fast.training.interrupts import Interrupted
+from medad_fast.training.loop import train
 from python_tests.methods.cradl.small import FLOW, build, fitted
 from python_tests.methods.small import discs
 

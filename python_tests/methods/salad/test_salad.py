@@ -14,7 +14,8 @@ from medad_fast.errors import InputError
 from medad_fast.methods import create
 from medad_fast.methods.salad import AFTER_WARMUP, LOSSES, TERMS, SALADConfig
 from medad_fast.ops import ssim
-from medad_fast.training.loop import Interrupted, train
+from medad_fast.training.interrupts import Interrupted
+from medad_fast.training.loop import train
 from python_tests.methods.salad.small import ALL_ON, build, only
 from python_tests.methods.small import discs
 

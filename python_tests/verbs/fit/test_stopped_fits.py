@@ -9,7 +9,7 @@ import pytest
 
 from medad_fast.errors import BusyError, CheckpointError, InputError
 from medad_fast.files import folder_lock
-from medad_fast.training.loop import Interrupted
+from medad_fast.training.interrupts import Interrupted
 from medad_fast.verbs.fit import fit
 from python_tests.verbs.fit.small_fits import NAME, TINY, same_weights, stop_at, write_pictures
 

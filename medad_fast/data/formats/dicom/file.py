@@ -17,8 +17,6 @@ from medad_fast.data.limits import (
 )
 from medad_fast.errors import InputError, LimitError
 
-__all__ = ["HEADER_TAGS", "MAX_INFLATED_BYTES", "open_dataset"]
-
 MAX_INFLATED_BYTES = 2**26
 """Most bytes that a deflated file may inflate to: a small one can claim gigabytes."""
 

@@ -14,17 +14,6 @@ from medad_fast.data.geometry import Axis, geometry_of, nearest_axis
 from medad_fast.data.image import Geometry
 from medad_fast.errors import InputError
 
-__all__ = [
-    "FRAME_TAGS",
-    "SPACINGS",
-    "LookupTable",
-    "SlicePlace",
-    "frame_headers",
-    "place_of",
-    "plane_spacing_mm",
-    "stacked_geometry",
-]
-
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 _MACROS = {

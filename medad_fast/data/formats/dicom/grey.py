@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from medad_fast.data.formats.dicom.frames import LookupTable
 from medad_fast.errors import InputError
 
-__all__ = ["grey_values", "is_rescaled"]
-
 
 def grey_values(
     path: Path, header: dict[str, Any], stored: NDArray[Any], voi_window: bool

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from medad_fast.data.limits import MAX_FRAMES, check_size
 from medad_fast.errors import InputError, LimitError
 
-__all__ = ["GREY", "check_header", "decoded_frames", "decoders", "known_modality"]
-
 GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 

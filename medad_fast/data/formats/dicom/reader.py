@@ -31,8 +31,6 @@ from medad_fast.data.image import Image, Provenance
 from medad_fast.data.limits import check_size, naming
 from medad_fast.errors import InputError
 
-__all__ = ["read_dicom", "read_dicom_series"]
-
 _ATTRIBUTES = ("PatientID", "SeriesInstanceUID", "BurnedInAnnotation")
 
 _Frame = tuple[Image, SlicePlace | None]

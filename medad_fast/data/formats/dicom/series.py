@@ -15,8 +15,6 @@ from medad_fast.data.formats.dicom.pixels import GREY
 from medad_fast.data.limits import MAX_FRAMES
 from medad_fast.errors import InputError, MedadError
 
-__all__ = ["group_series"]
-
 _Member = tuple[Path, Any]
 """A file and its header, ``None`` where that cannot be read."""
 
