@@ -100,8 +100,8 @@ def _gallery(methods: Mapping[str, Results], pictures: int) -> Gallery | None:
     first = next(iter(with_maps.values()))
     if gallery.empty:
         warnings.warn(
-            f"no image of {first.predictions.folder} can be read below {first.root}, so the report "
-            "has no pictures: say where the images are now with --data",
+            f"no image of {first.predictions.folder} can be read below {first.root.resolve()}, so "
+            "the report has no pictures: say where the images are now with --data",
             stacklevel=3,
         )
     elif gallery.gone:
