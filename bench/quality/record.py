@@ -30,7 +30,7 @@ def record_path(results: Path, fit: Fit) -> Path:
 
 
 def make_record(fit: Fit, work: Path, results: Path) -> Record:
-    """Build the set, fit, score and judge, and write the record.
+    """Build the set, fit, score and evaluate, and write the record.
 
     A fit that was stopped goes on where it was. What is large (weights, maps) is removed at the
     end; the sets stay.

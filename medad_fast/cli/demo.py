@@ -18,7 +18,7 @@ RECIPE = "demo"
 def demo(
     *, out: Path, seed: int = 0, resume: Annotated[bool, Parameter(negative=())] = False
 ) -> int:
-    """Simulate a data set of brain MRI, fit two methods, score, judge, and write reports.
+    """Simulate a dataset of brain MRI, fit two methods, score, evaluate, and write reports.
 
     Takes some minutes on two processor cores and needs no network. Needs the `demo` extra.
     Writes data/, runs/METHOD, results/METHOD and report.html.
@@ -44,7 +44,7 @@ def demo(
     metrics = {}
     for method in methods:
         _fit(method, data, out / "runs" / method, seed, resume)
-        metrics[method] = _judge(out, method, seed)
+        metrics[method] = _evaluate(out, method, seed)
     results = {method: out / "results" / method for method in methods}
     report = write_demo_report(out / "report.html", results)
     show(comparison_table(metrics))
@@ -85,7 +85,7 @@ def _fit(method: str, data: Path, run: Path, seed: int, resume: bool) -> None:
     say(f"Fitted {method}: {run} ({time.monotonic() - begin:.0f} s)")
 
 
-def _judge(out: Path, method: str, seed: int) -> dict[str, Any]:
+def _evaluate(out: Path, method: str, seed: int) -> dict[str, Any]:
     from medad_fast.verbs.evaluate import evaluate
     from medad_fast.verbs.predict import predict
     from medad_fast.verbs.report import write_report
@@ -94,5 +94,5 @@ def _judge(out: Path, method: str, seed: int) -> dict[str, Any]:
     with count_bar(f"scoring with {method}") as progress:
         predict(out / "runs" / method, out / "data", results, progress=progress)
     metrics = evaluate(results, seed=seed)
-    say(f"Scored and judged with {method}: {write_report(results)}")
+    say(f"Scored and evaluated with {method}: {write_report(results)}")
     return metrics

@@ -47,7 +47,7 @@ class Step:
     """The latest loss of each update."""
 
 
-Progress = Callable[[Step], None]
+OnStep = Callable[[Step], None]
 
 
 @dataclass
@@ -104,7 +104,7 @@ def train(
     state: Path | None = None,
     resume: bool = False,
     log: Path | None = None,
-    progress: Progress | None = None,
+    progress: OnStep | None = None,
 ) -> None:
     """Run all stages of ``method``, in place. ``finish`` is left to the caller.
 
@@ -165,7 +165,7 @@ class _Loop:
     precision: Precision
     folder: StateFolder | None
     log: JsonLines
-    progress: Progress | None
+    progress: OnStep | None
     caught: list[int]
     saved: float = field(default_factory=time.monotonic)
 

@@ -27,7 +27,7 @@ from bench.quality.sets.pairs import (
 from medad_fast.demo.anatomy import load_anatomy
 from medad_fast.demo.brain import SimulatedSubject, draw_subject
 from medad_fast.demo.lesions import balanced_kinds
-from medad_fast.demo.streams import Split, streams
+from medad_fast.demo.streams import Part, streams
 
 LEAST_PIXELS = 8
 MOST_SLICES = {"test": 2, "unlabeled": 4}
@@ -65,7 +65,7 @@ def simulate_brain_slices(
         DeviceError: the disk is full or not writable.
     """
 
-    def draw(split: Split, number: int, abnormal: bool) -> list[SimulatedPair]:
+    def draw(split: Part, number: int, abnormal: bool) -> list[SimulatedPair]:
         return draw_brain_slices(
             plan.seed, split, number, abnormal=abnormal, slices=slices, size=plan.size
         )
@@ -74,7 +74,7 @@ def simulate_brain_slices(
 
 
 def draw_brain_slices(
-    seed: int, split: Split, number: int, *, abnormal: bool, slices: int = 8, size: int = 96
+    seed: int, split: Part, number: int, *, abnormal: bool, slices: int = 8, size: int = 96
 ) -> list[SimulatedPair]:
     """Draw one subject's slices, without writing anything."""
     subject, disease = streams(seed, split, number)

@@ -65,7 +65,7 @@ from bench.quality.sets.pairs import (
     write_pairs,
 )
 from bench.quality.sets.thorax import WATER, Thorax, load_thorax
-from medad_fast.demo.streams import Split, streams
+from medad_fast.demo.streams import Part, streams
 
 FIELD_OF_VIEW_MM = 300.0
 VISIBLE = 0.05
@@ -110,14 +110,14 @@ def simulate_chest(
     """
     body = thorax or load_thorax()
 
-    def draw(split: Split, number: int, abnormal: bool) -> list[SimulatedPair]:
+    def draw(split: Part, number: int, abnormal: bool) -> list[SimulatedPair]:
         return [draw_chest(body, plan.seed, split, number, abnormal=abnormal, size=plan.size)]
 
     return write_pairs(out, draw, plan, about=_ABOUT, progress=progress)
 
 
 def draw_chest(
-    thorax: Thorax, seed: int, split: Split, number: int, *, abnormal: bool, size: int = 128
+    thorax: Thorax, seed: int, split: Part, number: int, *, abnormal: bool, size: int = 128
 ) -> SimulatedPair:
     """Draw one subject, without writing anything."""
     subject, disease = streams(seed, split, number)

@@ -54,7 +54,7 @@ from bench.quality.sets.pairs import (
     smooth_field,
     write_pairs,
 )
-from medad_fast.demo.streams import Split, streams
+from medad_fast.demo.streams import Part, streams
 
 _Picture = NDArray[np.floating[Any]]
 
@@ -80,14 +80,14 @@ def simulate_fundus(
     picture, each test subject a normal and an abnormal one.
     """
 
-    def draw(split: Split, number: int, abnormal: bool) -> list[SimulatedPair]:
+    def draw(split: Part, number: int, abnormal: bool) -> list[SimulatedPair]:
         return [draw_fundus(plan.seed, split, number, abnormal=abnormal, size=plan.size)]
 
     return write_pairs(out, draw, plan, about=_ABOUT, progress=progress)
 
 
 def draw_fundus(
-    seed: int, split: Split, number: int, *, abnormal: bool, size: int = 96
+    seed: int, split: Part, number: int, *, abnormal: bool, size: int = 96
 ) -> SimulatedPair:
     """Draw one patch, without writing anything."""
     subject, disease = streams(seed, split, number)
@@ -117,7 +117,7 @@ def _photograph() -> _Picture:
     return smooth
 
 
-def _cut(rng: np.random.Generator, split: Split, side_um: float, size: int) -> _Picture:
+def _cut(rng: np.random.Generator, split: Part, side_um: float, size: int) -> _Picture:
     """Tissue without camera, ``(3, size, size)``."""
     from scipy.ndimage import map_coordinates
 

@@ -62,7 +62,7 @@ from bench.quality.sets.pairs import (
     write_pairs,
 )
 from bench.quality.sets.retina_layers import WIDTH_UM, Retina, draw_retina
-from medad_fast.demo.streams import Split, streams
+from medad_fast.demo.streams import Part, streams
 
 DEPTH_UM = 1000.0
 KINDS = tuple(CHANGES)
@@ -85,14 +85,14 @@ def simulate_oct(
     picture, each test subject a normal and an abnormal one.
     """
 
-    def draw(split: Split, number: int, abnormal: bool) -> list[SimulatedPair]:
+    def draw(split: Part, number: int, abnormal: bool) -> list[SimulatedPair]:
         return [draw_oct(plan.seed, split, number, abnormal=abnormal, size=plan.size)]
 
     return write_pairs(out, draw, plan, about=_ABOUT, progress=progress)
 
 
 def draw_oct(
-    seed: int, split: Split, number: int, *, abnormal: bool, size: int = 128
+    seed: int, split: Part, number: int, *, abnormal: bool, size: int = 128
 ) -> SimulatedPair:
     """Draw one subject, without writing anything."""
     subject, disease = streams(seed, split, number)

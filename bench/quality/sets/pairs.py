@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medad_fast.demo.streams import SPLITS, Split
+from medad_fast.demo.streams import PARTS, Part
 from medad_fast.errors import DeviceError, InputError
 from medad_fast.files import atomic_write, write_text
 
@@ -60,7 +60,7 @@ class SetPlan:
             raise InputError(f"size must be from 32 to 512 pixels, got {self.size}")
 
     @property
-    def subjects(self) -> dict[Split, int]:
+    def subjects(self) -> dict[Part, int]:
         """How many there are in each split."""
         return {
             "train": self.train,
@@ -87,8 +87,8 @@ class SimulatedPair:
     """What was drawn of the abnormality, by name with unit."""
 
 
-Draw = Callable[[Split, int, bool], Sequence[SimulatedPair]]
-"""Split, number within the split and whether with an abnormality, to pairs of one subject."""
+Draw = Callable[[Part, int, bool], Sequence[SimulatedPair]]
+"""Part, number within the split and whether with an abnormality, to pairs of one subject."""
 
 
 def kind_of(kinds: Sequence[str], number: int) -> str:
@@ -151,7 +151,7 @@ def write_pairs(
     total, done = sum(plan.subjects.values()), 0
     lesions: list[tuple[str, SimulatedPair]] = []
     pool: list[SimulatedPair] = []
-    for split in SPLITS:
+    for split in PARTS:
         for number in range(plan.subjects[split]):
             for pair in draw(split, number, split in ("test", "unlabeled")):
                 if split == "unlabeled":
@@ -198,7 +198,7 @@ def _write_pool(
     folder: Path, pool: list[SimulatedPair], plan: SetPlan
 ) -> Iterator[tuple[str, SimulatedPair]]:
     """The unlabeled pictures; a lot, the same for every share, says which show abnormalities."""
-    rng = np.random.default_rng([plan.seed, SPLITS.index("unlabeled"), 2**31])
+    rng = np.random.default_rng([plan.seed, PARTS.index("unlabeled"), 2**31])
     lot = rng.permutation(len(pool))
     abnormal = set(lot[: round(plan.unlabeled_abnormal * len(pool))].tolist())
     for place, pair in enumerate(pool):
