@@ -24,7 +24,7 @@ from medad_fast.settings import from_fields, to_fields
 from medad_fast.training.baselines import Baselines
 from medad_fast.training.device import exact_arithmetic
 from medad_fast.training.estimate import Estimate, Estimator
-from medad_fast.training.loop import Precision, OnStep, pick_device, seed_for, train
+from medad_fast.training.loop import OnStep, Precision, pick_device, seed_for, train
 from medad_fast.training.outliers import Outlier, most_anomalous
 from medad_fast.training.state import Request, StateFolder
 from medad_fast.training.thresholds import TARGET_FPR, check_target, choose
