@@ -265,3 +265,14 @@ def test_a_name_that_the_terminal_cannot_write_is_told_by_number(
     monkeypatch.setattr(sys, "stdout", told)
     say("Run: Läufe/run")
     assert told.buffer.getvalue() == b"Run: L\\xe4ufe/run\n"  # type: ignore[attr-defined]
+
+
+def test_the_module_ends_with_the_exit_code_of_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "medad_fast", "nonsense"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("medad: error: ")
