@@ -22,6 +22,8 @@ from medad_fast.settings import from_fields, to_fields
 BUDGET_SECONDS = 180.0
 """Of a fit on two cores, with the recipes as they are."""
 BUDGET_CORES = 2
+PICTURES = "medad_fast.data.formats.picture"
+"""The reader of the sets' files, which the package of formats finds by itself."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def entries(method: str, set_name: str) -> list[str]:
         own,
         config_class(method).__module__,
         *(verb.__module__ for verb in verbs),
+        PICTURES,
         SETS[set_name].module,
         figures.__name__,
     ]

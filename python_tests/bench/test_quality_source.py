@@ -304,7 +304,7 @@ def test_a_room_and_an_ops_files_may_be_moved(copy, tmp_path):
 def test_all_that_can_change_a_methods_scores_is_followed(method):
     entries = plan.entries(method, "oct")
     modules = Tree().reached(entries)
-    kinds = ("Config", "read_picture", "Pipeline", "train", "fit", "predict", "evaluate", "rank")
+    kinds = ("Config", "_png_depth", "Pipeline", "train", "fit", "predict", "evaluate", "rank")
     places = [ROOT / name.replace(".", "/") for name in modules]
     files = [place.with_suffix(".py") for place in places if not place.is_dir()]
     text = "\n".join(path.read_text() for path in files)
