@@ -12,8 +12,7 @@ from medad_fast.artifacts.overlay import overlay
 from medad_fast.artifacts.predictions import PredictionsWriter
 from medad_fast.data import Case, Image
 from medad_fast.data.geometry import Axis, in_plane
-from medad_fast.dicom_out.origin import MapOrigin
-from medad_fast.dicom_out.writers import write_results
+from medad_fast.dicom_out.writers import MapOrigin, write_results
 from medad_fast.files import atomic_write
 
 __all__ = ["Pictures"]
