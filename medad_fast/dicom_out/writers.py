@@ -23,12 +23,12 @@ from medad_fast.data.formats import quiet
 from medad_fast.data.image import Image
 from medad_fast.data.limits import naming
 from medad_fast.dicom_out.mark import burn_in
-from medad_fast.dicom_out.origin import NOT_FOR_DIAGNOSIS, MapOrigin
 from medad_fast.dicom_out.reference import finish, stand_in
 from medad_fast.dicom_out.source import DicomSource, SourceFrame, dicom_source
 from medad_fast.errors import InputError
 from medad_fast.files import atomic_write
 
+NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS"
 _LABEL = "NOT_DIAGNOSTIC"  # a ContentLabel has 16 capitals at most
 _PLACE = (
     "FrameOfReferenceUID",
@@ -39,6 +39,30 @@ _PLACE = (
 )
 """No attributes of a secondary capture: with them it is a Standard Extended SOP Class, and readers
 that know nothing of the extension may ignore them (DICOM PS3.2)."""
+
+
+@dataclass(frozen=True)
+class MapOrigin:
+    """What made a map, and the scale that it is shown on."""
+
+    method: str
+    run: str
+    """sha256 of the run's ``manifest.json``, or ``unsaved``."""
+    version: str
+    """Of medad_fast."""
+    low: float
+    """Map value, from normal validation images, at and below which nothing is shown."""
+    high: float
+    """Map value, from normal validation images, at and above which the colour stays the same."""
+
+    def sentence(self) -> str:
+        """All of it in words, at most 1,024 characters."""
+        return (
+            f"{NOT_FOR_DIAGNOSIS}. Anomaly map by medad_fast {self.version}, method {self.method}, "
+            f"run sha256 {self.run}. Unitless; larger is less like the normal images of the run; "
+            f"not a probability. Shown on the scale from {self.low:.6g} to {self.high:.6g}, which "
+            "the run's normal validation images set."
+        )[:1024]
 
 
 def require_highdicom() -> None:

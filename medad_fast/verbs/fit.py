@@ -54,8 +54,7 @@ def fit(
     Args:
         method: a name of :func:`medad_fast.methods.list_methods`.
         data: what :func:`medad_fast.data.load_dataset` reads: a folder, a ``manifest.csv`` or a
-            ``data.json``. Images of a
-            folder without any such layout are taken as normal.
+            ``data.json``. Images of a folder without any such layout are taken as normal.
         out: the run's folder; made if missing.
         seed: of weights, data order, noise and held-out patients; 0 by default.
         max_steps: at most this many steps in each stage.
@@ -64,9 +63,9 @@ def fit(
         config: recipe, a YAML file or the name of a packaged one.
         preprocess: fields of ``PreprocessConfig``; they win over the recipe's.
         precision: ``bfloat16`` trains under autocast.
-        target_fpr: share of normal images that may be called abnormal, above 0 and below 1; the
-            threshold for it is chosen on the normal validation images; where the method ``tunes``
-            on half of the validation patients, on the other half.
+        target_fpr: share of normal images that may be called abnormal, above 0 and below 1. The
+            threshold for it is chosen on the normal validation images; if the method tunes on half
+            of the validation patients, on those of the other half.
         progress: called after each step.
         on_estimate: called once in each stage, after ten steps, with the time and memory that the
             rest of this stage will take.

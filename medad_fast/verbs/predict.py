@@ -20,8 +20,7 @@ from medad_fast.data import Case, Dataset, Image, Split, load_dataset, read_mask
 from medad_fast.data.cohort import check_unseen, known_pixels, pixel_digests
 from medad_fast.data.dataset import PatientNames
 from medad_fast.data.geometry import in_plane
-from medad_fast.dicom_out.origin import MapOrigin
-from medad_fast.dicom_out.writers import require_highdicom, write_results
+from medad_fast.dicom_out.writers import MapOrigin, require_highdicom, write_results
 from medad_fast.errors import DeviceError, InputError
 from medad_fast.evaluation.subgroups import groups_of
 from medad_fast.files import atomic_write, folder_lock, read_json

@@ -18,7 +18,7 @@ from python_tests.data.files import grey_png
 
 ROOT = Path(__file__).parents[2]
 
-PGM = """
+TOY = """
 import numpy as np
 
 from medad_fast.data.formats import Format
@@ -28,31 +28,31 @@ from medad_fast.data.image import Image, Provenance
 def read(path, options):
     _, columns, rows, _, values = path.read_bytes().split(maxsplit=4)
     pixels = np.frombuffer(values, np.uint8).reshape(1, int(rows), int(columns))
-    return Image(pixels, "OT", None, None, Provenance(path, "pgm", 8))
+    return Image(pixels, "OT", None, None, Provenance(path, "toy", 8))
 
 
 FORMAT = Format(
-    name="pgm",
-    kinds=("PGM",),
-    suffixes=(".pgm",),
-    sniff=lambda path, start: start.startswith(b"P5"),
+    name="toy",
+    kinds=("TOY",),
+    suffixes=(".toy",),
+    sniff=lambda path, start: start.startswith(b"TOY"),
     read=read,
 )
 """
 
 
 @pytest.fixture
-def pgm(tmp_path, monkeypatch):
-    """The format PGM, added as a module is that lies in the folder."""
+def toy(tmp_path, monkeypatch):
+    """The format TOY, added as a module is that lies in the folder."""
     (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "pgm.py").write_text(PGM)
+    (tmp_path / "code" / "toy.py").write_text(TOY)
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "code")])
     formats.cache_clear()
     all_suffixes.cache_clear()
     yield
     formats.cache_clear()
     all_suffixes.cache_clear()
-    sys.modules.pop("medad_fast.data.formats.pgm", None)
+    sys.modules.pop("medad_fast.data.formats.toy", None)
 
 
 def test_every_format_is_whole_and_stands_in_the_documentation():
@@ -66,22 +66,22 @@ def test_every_format_is_whole_and_stands_in_the_documentation():
         assert all(f"`{suffix}`" in row for suffix in each.suffixes)
 
 
-def test_a_module_is_all_that_a_format_needs(tmp_path, pgm):
+def test_a_module_is_all_that_a_format_needs(tmp_path, toy):
     pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    path = tmp_path / "data" / "train" / "normal" / "A.PGM"
+    path = tmp_path / "data" / "train" / "normal" / "A.TOY"
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"P5 3 2 255\n" + pixels.tobytes())
+    path.write_bytes(b"TOY 3 2 255\n" + pixels.tobytes())
     image = read(path)
     np.testing.assert_array_equal(image.pixels, pixels[None])
     np.testing.assert_array_equal(read_mask(path, image), pixels[None] > 0)
-    assert stem("a/B.Pgm") == "a/B"
+    assert stem("a/B.Toy") == "a/B"
     (case,) = load_dataset(tmp_path / "data").cases
     assert case.files == (path,)
-    path.write_bytes(b"P5 3 2 255\n")
-    with pytest.raises(InputError, match=r"A\.PGM: cannot be read as a PGM file \(ValueError"):
+    path.write_bytes(b"TOY 3 2 255\n")
+    with pytest.raises(InputError, match=r"A\.TOY: cannot be read as a TOY file \(ValueError"):
         read(path)
     (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(InputError, match="is not a DICOM, NIfTI, PGM, PNG or JPEG file"):
+    with pytest.raises(InputError, match=r"is not a DICOM, .*, JPEG or TOY file"):
         read(tmp_path / "a.txt")
 
 

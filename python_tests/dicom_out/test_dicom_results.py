@@ -24,8 +24,8 @@ from medad_fast.cli.main import main
 from medad_fast.data import read
 from medad_fast.data.formats import quiet
 from medad_fast.data.pipeline import Pipeline
-from medad_fast.dicom_out.origin import NOT_FOR_DIAGNOSIS
 from medad_fast.dicom_out.source import IDENTITY_TAGS
+from medad_fast.dicom_out.writers import NOT_FOR_DIAGNOSIS
 from medad_fast.errors import InputError
 from python_tests.dicom_out.sources import (
     FRAME_OF_REFERENCE,

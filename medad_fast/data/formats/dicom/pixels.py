@@ -24,13 +24,7 @@ _MODALITIES = frozenset((
 # fmt: on
 """Defined terms of images (DICOM PS3.3 C.7.3.1.1.1), and retired ones that old files have."""
 
-_REQUIRED = (
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "BitsAllocated",
-    "PhotometricInterpretation",
-)
+_REQUIRED = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
 _REQUIRED_OF_WHOLE_NUMBERS = ("BitsStored", "PixelRepresentation", "PixelData")
 _FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
 """Where parametric maps hold their values, and with how many bits."""
