@@ -31,7 +31,7 @@ mkdir -p "$out" && out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
-export PYTHONUNBUFFERED=1 MPLBACKEND=Agg
+export PYTHONUNBUFFERED=1
 total=${MEDAD_GPU_SECONDS:-570}  # for all steps
 rm -f "$out"/{summary.json,environment.json,bench.jsonl,tests.xml,gpu-tests.xml,log.txt}
 mkdir "$work/logs"
