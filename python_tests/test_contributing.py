@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,6 +139,8 @@ def test_the_examples_run(built: Path, what: str, words: tuple[str, ...]) -> Non
 
 @pytest.mark.slow
 def test_the_examples_are_in_the_projects_style(tree: Path) -> None:
+    if not all(shutil.which(tool) for tool in ("ruff", "mypy", "clang-format")):
+        pytest.skip("needs the extra lint")
     run(tree, sys.executable, "-m", "ruff", "check", ".")
     run(tree, sys.executable, "-m", "ruff", "format", "--check", ".")
     run(tree, sys.executable, "-m", "mypy")
