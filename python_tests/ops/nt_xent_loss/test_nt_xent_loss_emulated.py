@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medad_fast import _C
 from python_tests.close import assert_as_accurate_as
-from python_tests.emulation import ORDERS, EmulatedKernels, load
+from python_tests.emulation import CSRC, ORDERS, EmulatedKernels, load
 from python_tests.ops.nt_xent_loss.test_nt_xent_loss import (
     BAD_NUMBERS,
     loss_and_gradients,
@@ -17,18 +17,14 @@ from python_tests.ops.nt_xent_loss.test_nt_xent_loss import (
     two_views,
 )
 
-ON_HOST = """
+# The checks come along: the calls go through the function that Python calls.
+SOURCE = f"""
+#define MEDAD_WITH_CUDA
+{(CSRC / "ops" / "nt_xent_loss" / "bind.cpp").read_text()}
 #include "ops/nt_xent_loss/gpu.cu"
-
-namespace medad {
-
-void on_host(const TensorView& z1, const TensorView& z2, const TensorView& loss,
-             const TensorView& gradient, const TensorView& units, const TensorView& sums,
-             const TensorView& rows, double temperature, const Launch& where) {
-  nt_xent_loss_cuda({z1, z2, loss, gradient, units, sums, rows}, temperature, where);
-}
-
-}  // namespace medad
+namespace medad::baseline {{
+void nt_xent_loss_cpu(const NtXentJob&) {{}}
+}}
 """
 GPUS = {
     "hopper": (),
@@ -39,7 +35,7 @@ GPUS = {
 @pytest.fixture(params=GPUS)
 def kernels(request: pytest.FixtureRequest) -> EmulatedKernels:
     """The CUDA kernels on the host: a GPU with tensor cores, and one with little of anything."""
-    return load(ON_HOST, ("on_host",), GPUS[request.param])
+    return load(SOURCE, ("nt_xent_loss",), GPUS[request.param])
 
 
 def run_on_host(
@@ -60,7 +56,7 @@ def run_on_host(
     loss, units, rows = nan(), nan(*both), nan(_C.nt_xent_row_values(), 2 * len(z1))
     formed = nan(*both, dtype=z1.dtype) if gradient else None
     sums = nan(*both) if gradient else None
-    kernels.call("on_host", z1, z2, loss, formed, units, sums, rows, temperature, None)
+    kernels.call("nt_xent_loss", z1, z2, loss, formed, units, sums, rows, temperature, None)
     return [loss, *formed] if gradient else [loss]
 
 

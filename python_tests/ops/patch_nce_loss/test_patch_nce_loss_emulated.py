@@ -9,25 +9,17 @@ from torch import Tensor
 
 from medad_fast.ops import patch_nce_loss_reference
 from python_tests.close import assert_as_accurate_as
-from python_tests.emulation import ORDERS, EmulatedKernels, load
+from python_tests.emulation import CSRC, ORDERS, EmulatedKernels, load
 from python_tests.ops.patch_nce_loss.test_patch_nce_loss import unit_rows
 
-ON_HOST = """
+# The checks come along: the calls go through the function that Python calls.
+SOURCE = f"""
+#define MEDAD_WITH_CUDA
+{(CSRC / "ops" / "patch_nce_loss" / "bind.cpp").read_text()}
 #include "ops/patch_nce_loss/gpu.cu"
-
-namespace medad {
-
-using Views = std::vector<TensorView>;
-
-void on_host(const Views& query, const Views& key, const Views& weight, const Views& rows,
-             const Views& log_sum_exp, const Views& query_gradient, const Views& key_gradient,
-             double temperature, bool batch_negatives, bool exact_cut, bool mean,
-             const Launch& where) {
-  patch_nce_loss_cuda({query, key, weight, rows, log_sum_exp, query_gradient, key_gradient},
-                      {temperature, batch_negatives, exact_cut, mean}, where);
-}
-
-}  // namespace medad
+namespace medad::baseline {{
+void patch_nce_loss_cpu(const PatchNceJob&) {{}}
+}}
 """
 GPUS = {
     "hopper": (),
@@ -38,7 +30,7 @@ GPUS = {
 @pytest.fixture(params=GPUS)
 def kernels(request: pytest.FixtureRequest) -> EmulatedKernels:
     """The CUDA kernels on the host: a GPU with tensor cores, and one with little of anything."""
-    return load(ON_HOST, ("on_host",), GPUS[request.param])
+    return load(SOURCE, ("patch_nce_loss",), GPUS[request.param])
 
 
 def run_on_host(
@@ -56,7 +48,7 @@ def run_on_host(
     rows, lse = ([q.new_full(q.shape[:2], np.nan, dtype=compute) for q in query] for _ in range(2))
     gradients = [[torch.full_like(q, np.nan) for q in query] if side else [] for side in sides]
     options = (0.5, negatives == "batch", exact_cut, not weight)
-    kernels.call("on_host", query, key, weight, rows, lse, *gradients, *options, None)
+    kernels.call("patch_nce_loss", query, key, weight, rows, lse, *gradients, *options, None)
     return rows, gradients[0], gradients[1]
 
 
