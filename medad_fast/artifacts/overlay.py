@@ -1,7 +1,7 @@
-"""Anomaly maps as colours, on one scale for a whole data set.
+"""Anomaly maps as colours, on one scale for a whole dataset.
 
 A map that is stretched to its own extremes makes every normal image glow. Here ``low`` and ``high``
-come from the data set (its thresholds or its metrics), so what is normal looks normal.
+come from the dataset (its thresholds or its metrics), so what is normal looks normal.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def overlay(
     Args:
         pixels: ``(H, W)`` or ``(H, W, 3)``, in any units.
         map: ``(H, W)`` anomaly map on the same grid.
-        low: map value, of the whole data set, at and below which nothing is drawn.
-        high: map value, of the whole data set, at and above which the colour is the last one.
+        low: map value, of the whole dataset, at and below which nothing is drawn.
+        high: map value, of the whole dataset, at and above which the colour is the last one.
         darkest: pixel value shown black; the 0.5th percentile of the pixels where not given.
         brightest: pixel value shown white; the 99.5th percentile of the pixels where not given.
 

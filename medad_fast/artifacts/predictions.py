@@ -1,6 +1,6 @@
 """The folder of a prediction: tables of scores, maps, masks, groups, and what was made of them.
 
-It holds all that evaluating needs, so that only pictures of a report go back to the data set.
+It holds all that evaluating needs, so that only pictures of a report go back to the dataset.
 ``predict.json``, written last, holds the format version; without it a folder is no finished
 prediction. See docs/outputs.md.
 """
@@ -109,7 +109,7 @@ class Predictions:
             about.get("format_version", 1),
             oldest=FORMAT_VERSION,
             newest=FORMAT_VERSION,
-            what_to_do="it lacks what evaluating needs of the data set; run medad predict again",
+            what_to_do="it lacks what evaluating needs of the dataset; run medad predict again",
             kind=InputError,
         )
         for needed in _NEEDED:
@@ -160,7 +160,7 @@ class Predictions:
         return axis
 
     def root(self, data: str | Path | None = None) -> Path:
-        """The data set's root: of ``data``, where it moved, else where it was when scored."""
+        """The dataset's root: of ``data``, where it moved, else where it was when scored."""
         given = self.folder / self.about["data"]["root"] if data is None else Path(data)
         return given.parent if given.is_file() else given
 
@@ -364,7 +364,7 @@ class PredictionsWriter:
     def place(self, name: str) -> Path:
         """Where a result goes; a name from a manifest must not lead out of the folder."""
         if ".." in PurePosixPath(name).parts:
-            raise InputError(f"{name}: a path below the data set expected")
+            raise InputError(f"{name}: a path below the dataset expected")
         return self.folder / name
 
 

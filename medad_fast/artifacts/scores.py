@@ -25,7 +25,7 @@ class ScoreRow:
     """One scored slice, in the order of the columns of ``scores.csv``."""
 
     path: str
-    """Of the image or volume, relative to the data set's root, with forward slashes."""
+    """Of the image or volume, relative to the dataset's root, with forward slashes."""
     patient: str
     """Salted hash of the patient's identifier, or the identifier where that was asked for."""
     slice: int
@@ -34,7 +34,7 @@ class ScoreRow:
     label: Label
     """Of this slice: by its mask where there is one, else of the whole file."""
     mask: str
-    """Path of the mask in the data set, relative to the root where it lies below it; empty without
+    """Path of the mask in the dataset, relative to the root where it lies below it; empty without
     one. Its pixels are kept beside those of the map."""
     map: str
     """Path of the anomaly map, relative to the folder of the table; of a volume, one for all."""

@@ -10,7 +10,7 @@ MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "wrong": "[bold red]wr
 
 
 def doctor(data: Path | None = None, /) -> int:
-    """Check this installation, or a data set before it is used.
+    """Check this installation, or a dataset before it is used.
 
     Without a path: versions, compiled kernels, GPU, DICOM decoders, disk. With a path: files that
     cannot be read, patients or pixels in two splits, inverted images, mixed modalities, bit depths,
@@ -20,7 +20,7 @@ def doctor(data: Path | None = None, /) -> int:
     Parameters
     ----------
     data:
-        A data set; without it, the installation is checked.
+        A dataset; without it, the installation is checked.
     """
     from rich.table import Table
     from rich.text import Text

@@ -26,7 +26,7 @@ def evaluate(
     Writes metrics.json, report.html, and volumes.csv and patients.csv with the scores made from
     those of the slices. Intervals are 95 % bootstrap intervals that resample patients. Where only
     normal or only abnormal images were scored it writes what is defined of them, and ends with an
-    error. Only the report's pictures need the data set.
+    error. Only the report's pictures need the dataset.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ def fit_command(tokens: Sequence[str]) -> Callable[..., int]:
         return _fit(**given)
 
     fit.__doc__ = (
-        "Fit a method on the normal images of a data set.\n\n"
+        "Fit a method on the normal images of a dataset.\n\n"
         f"Methods: {', '.join(list_methods())}; the last ones are baselines. "
         "Flags win over the recipe, the recipe over the defaults. Slices that are "
         "nearly empty are skipped and counted; without a validation split 20 % of the normal "

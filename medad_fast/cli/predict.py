@@ -36,11 +36,11 @@ def predict(
     run:
         Folder that `medad fit` wrote.
     data:
-        A data set, one file, a pattern in quotes ("scans/*.dcm"), or a folder of files.
+        A dataset, one file, a pattern in quotes ("scans/*.dcm"), or a folder of files.
     out:
         Folder for the results.
     split:
-        Which images of a data set; loose files are all scored.
+        Which images of a dataset; loose files are all scored.
     target_fpr:
         Share of normal images that may be called abnormal, if not the run's own.
     overlays:
@@ -50,7 +50,7 @@ def predict(
         secondary captures, in dicom/. They name the patient as the image does. Needs highdicom:
         pip install "medad-fast[dicom]".
     keep_ids:
-        Name patients as the data set does, not by a salted hash.
+        Name patients as the dataset does, not by a salted hash.
     strict:
         Stop at the first file that cannot be used.
     device:

@@ -27,7 +27,7 @@ def report(
     results:
         Folder that `medad predict` wrote.
     data:
-        Where the data set lies now, if it moved since; the pictures are made from its images.
+        Where the dataset lies now, if it moved since; the pictures are made from its images.
     pictures:
         How many files to show at most; the page stays below 15 MB.
     no_images:

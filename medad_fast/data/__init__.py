@@ -1,4 +1,4 @@
-"""Files to images, and folders to data sets."""
+"""Files to images, and folders to datasets."""
 
 from medad_fast.data.dataset import (
     Case,

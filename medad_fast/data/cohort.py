@@ -26,7 +26,7 @@ from medad_fast.errors import InputError
 FLAT = 1e-5
 """Range of grey levels, of those in [-1, 1], that resizing may give an image without contrast."""
 _SPLITS = {"train": "train", "tuning": "validation", "validation": "validation"}
-"""Splits of a run, and what they are in the data set."""
+"""Splits of a run, and what they are in the dataset."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A data set: its files, their labels, splits and patients."""
+"""A dataset: its files, their labels, splits and patients."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MIN_NORMAL = 8
 
 @dataclass(frozen=True)
 class Case:
-    """One image or volume of a data set."""
+    """One image or volume of a dataset."""
 
     files: tuple[Path, ...]
     """The file, or all files of one DICOM series in slice order."""
     name: str
-    """Path of the first file relative to the data set's root, with forward slashes."""
+    """Path of the first file relative to the dataset's root, with forward slashes."""
     label: Label
     split: Split
     patient: str
@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All cases of one data set."""
+    """All cases of one dataset."""
 
     root: Path
     cases: tuple[Case, ...]
@@ -68,7 +68,7 @@ class Dataset:
 
 
 def require_trainable(dataset: Dataset) -> None:
-    """Refuse a data set that no method can learn from.
+    """Refuse a dataset that no method can learn from.
 
     Raises:
         InputError: there are fewer than ``MIN_NORMAL`` normal training cases.
@@ -94,7 +94,7 @@ def hold_out_validation(dataset: Dataset, *, fraction: float = 0.2, seed: int) -
     Unlabeled images of a moved patient leave training with it.
 
     Args:
-        dataset: a data set that :func:`require_trainable` accepts.
+        dataset: a dataset that :func:`require_trainable` accepts.
         fraction: share of the patients to move; at least one moves and at least one stays.
         seed: of the choice.
 
@@ -121,7 +121,7 @@ def hold_out_tuning(dataset: Dataset, *, seed: int) -> Dataset:
     new to the method as those that it will score, or the promised rate does not hold.
 
     Args:
-        dataset: a data set with a validation split.
+        dataset: a dataset with a validation split.
         seed: of the choice, which does not depend on the order of the patients.
     """
     patients = sorted({case.patient for case in dataset.select("validation", "normal")})

@@ -1,4 +1,4 @@
-"""From what the user points at to a data set: its files, and three ways to say what they are."""
+"""From what the user points at to a dataset: its files, and three ways to say what they are."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Entry:
 def load_dataset(
     data: Path | str, *, loose_files_are: Literal["unlabeled", "normal"] = "unlabeled"
 ) -> Dataset:
-    """Find the images of a data set, and what is known of them. No pixels are read.
+    """Find the images of a dataset, and what is known of them. No pixels are read.
 
     Args:
         data: a folder with a ``manifest.csv``, with a ``data.json``, with the folders ``train``,
@@ -390,7 +390,7 @@ def _mapping(path: Path, value: object, where: str, keys: set[str]) -> dict[str,
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
-    """A file named by a table; it must not lead out of the data set's folder."""
+    """A file named by a table; it must not lead out of the dataset's folder."""
     path = PurePosixPath(name)
     whole = folder / path
     leads_out = ".." in path.parts or not whole.is_relative_to(folder)

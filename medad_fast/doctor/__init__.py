@@ -1,4 +1,4 @@
-"""Checks of an installation and of a data set, each a small function in a list."""
+"""Checks of an installation and of a dataset, each a small function in a list."""
 
 from medad_fast.doctor.data import check_data
 from medad_fast.doctor.finding import Finding

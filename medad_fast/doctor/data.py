@@ -1,4 +1,4 @@
-"""Checks of a data set for what would spoil an experiment."""
+"""Checks of a dataset for what would spoil an experiment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BY_CHANCE = 0.01
 def check_data(
     data: str | Path, *, progress: Callable[[int, int], None] | None = None
 ) -> list[Finding]:
-    """Read every image of a data set and look for what would spoil an experiment.
+    """Read every image of a dataset and look for what would spoil an experiment.
 
     Args:
         data: a folder, manifest or file, as for every verb.
@@ -48,7 +48,7 @@ def check_data(
         dataset = load_dataset(data)
     except InputError as error:
         # No verb works: no images, a patient in two splits, a broken manifest.
-        return [Finding("wrong", "data set", str(error))]
+        return [Finding("wrong", "dataset", str(error))]
     facts: list[Facts] = []
     refusals: list[str] = []
     for number, case in enumerate(dataset.cases, start=1):
@@ -90,7 +90,7 @@ def _classes(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
 
 def _patients(dataset: Dataset, facts: list[Facts]) -> Iterator[Finding]:
     patients = {case.patient for case in dataset.cases}
-    # A patient in two splits was refused when the data set was loaded.
+    # A patient in two splits was refused when the dataset was loaded.
     yield Finding("ok", "patients", f"{len(patients)}, each in one split only")
 
 

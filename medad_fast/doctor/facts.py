@@ -1,4 +1,4 @@
-"""What the checks of a data set compare: kept of each image when its pixels are gone."""
+"""What the checks of a dataset compare: kept of each image when its pixels are gone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MARKED_SLICES = 5
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """One image or volume of a data set."""
+    """One image or volume of a dataset."""
 
     case: Case
     modality: str

@@ -74,7 +74,7 @@ def draw_clusters(clusters: int, resamples: int, seed: int) -> NDArray[np.int64]
     """How often each cluster is drawn in each resample: ``(resamples, clusters)``.
 
     Every row sums to ``clusters``. The same arguments give the same draws, so that metrics of one
-    data set are resampled together and may be compared.
+    dataset are resampled together and may be compared.
     """
     generator = np.random.default_rng(seed)
     draws = np.zeros((resamples, clusters), dtype=np.int64)

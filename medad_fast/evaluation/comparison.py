@@ -97,7 +97,7 @@ def _in_order(first: Predictions, second: Predictions) -> Predictions:
 def _shown(row: ScoreRow, what: str) -> str:
     if what == "label":
         return row.label
-    # A mask outside of the data set has an absolute path, which may change.
+    # A mask outside of the dataset has an absolute path, which may change.
     return Path(row.mask).name
 
 

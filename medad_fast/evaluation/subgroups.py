@@ -2,7 +2,7 @@
 
 A column becomes a table where it has a few values that several patients share. Ages always stand in
 bins, other numbers with many values in quarters. Columns that could name a person do not leave the
-data set: their values are not looked at, whatever they hold. Predicting applies these rules and
+dataset: their values are not looked at, whatever they hold. Predicting applies these rules and
 stores the groups, so that evaluating needs no manifest.
 """
 
@@ -45,7 +45,7 @@ _AGE = re.compile(r"0*(\d{1,3}(?:\.\d+)?)\s*(?:y|yr|yrs|years)?", re.IGNORECASE)
 def groups_of(
     columns: Mapping[str, Mapping[str, str]], images: Mapping[str, int], patients: int
 ) -> Groups:
-    """Sort scored files into groups. Only the groups leave the data set, never the values.
+    """Sort scored files into groups. Only the groups leave the dataset, never the values.
 
     Args:
         columns: for each file what its manifest tells, by column.

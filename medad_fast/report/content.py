@@ -79,7 +79,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
             )
         )
     found += [
-        ("Patients", "named as in the data set" if kept else "named by salted hashes"),
+        ("Patients", "named as in the dataset" if kept else "named by salted hashes"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in about["versions"].items())),
     ]
     return found
@@ -218,7 +218,7 @@ def provenance(predictions: Predictions) -> dict[str, Any]:
 
 
 def failures(results: Results) -> list[dict[str, str]]:
-    """The first files that could not be used, without the place of the data set on the disk."""
+    """The first files that could not be used, without the place of the dataset on the disk."""
     return [
         {
             "file": failure["file"],

@@ -1,6 +1,6 @@
 """Slices of a prediction as a page shows them: image, map and mask of one file at a time.
 
-Only the images come from the data set, which may have moved or lost a file since it was scored.
+Only the images come from the dataset, which may have moved or lost a file since it was scored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medad_fast.errors import InputError
 
 
 class ImageGone(InputError):
-    """An image of the data set is missing or cannot be read any more."""
+    """An image of the dataset is missing or cannot be read any more."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Results:
 
     predictions: Predictions
     root: Path
-    """Of the data set, as far as it is known."""
+    """Of the dataset, as far as it is known."""
 
     @cached_property
     def scale(self) -> Scale | None:
@@ -125,5 +125,5 @@ class Results:
 
     @cached_property
     def _series(self) -> Mapping[str, Sequence[Path]]:
-        """The files of each case of the data set: the name of a series is its first file."""
+        """The files of each case of the dataset: the name of a series is its first file."""
         return {case.name: case.files for case in load_dataset(self.root).cases}

@@ -112,7 +112,7 @@ def published_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def comparison_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Several methods on one data set, then its trivial baselines.
+    """Several methods on one dataset, then its trivial baselines.
 
     Args:
         metrics: for each method what :func:`medad_fast.evaluate` returned.

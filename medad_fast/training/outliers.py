@@ -23,7 +23,7 @@ class Outlier:
     """One training image with a high score."""
 
     path: str
-    """Relative to the data set's root, with forward slashes."""
+    """Relative to the dataset's root, with forward slashes."""
     slice: int
     """Place among the volume's slices in the run's plane, from 0."""
     anomaly_score: float
@@ -36,7 +36,7 @@ def most_anomalous(
 
     Args:
         scores: of the training images, finite, ``n >= 1``.
-        paths: of each image's file, relative to the data set's root.
+        paths: of each image's file, relative to the dataset's root.
         slices: each image's place in its volume.
 
     Raises:

@@ -22,7 +22,7 @@ def evaluate(
     """Evaluate the predictions in a folder and write ``metrics.json`` there. See docs/metrics.md.
 
     ``volumes.csv`` and ``patients.csv`` beside it hold the scores made from those of the slices.
-    The data set is not needed: labels, masks and groups are kept with the predictions.
+    The dataset is not needed: labels, masks and groups are kept with the predictions.
 
     Args:
         dir: what :func:`medad_fast.predict` wrote.

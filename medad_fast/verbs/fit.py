@@ -1,4 +1,4 @@
-"""From a data set to a fitted run: load, hold out, prepare, train, choose thresholds, save."""
+"""From a dataset to a fitted run: load, hold out, prepare, train, choose thresholds, save."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fit(
     on_estimate: Callable[[Estimate], None] | None = None,
     **overrides: Any,
 ) -> Run:
-    """Fit a method on the normal images of a data set and save the run.
+    """Fit a method on the normal images of a dataset and save the run.
 
     Args:
         method: a name of :func:`medad_fast.methods.list_methods`.

@@ -1,4 +1,4 @@
-"""Score a data set with a fitted run: a table of scores, and maps on the grid of their sources."""
+"""Score a dataset with a fitted run: a table of scores, and maps on the grid of their sources."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ def predict(
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Score every image of a data set and write tables, maps and masks.
+    """Score every image of a dataset and write tables, maps and masks.
 
     Files are read, scored and written one at a time. A file that cannot be used is listed in
     ``errors.jsonl`` and the rest goes on. ``predict.json`` is written last: a folder without it
     holds no finished prediction, only ``scores.partial.csv``. A labelled test image with the very
     pixels of one that the run was fitted on cannot be used either: the run has learned it.
 
-    The folder holds all that evaluating needs of the data set: labels, masks on the grid of the
+    The folder holds all that evaluating needs of the dataset: labels, masks on the grid of the
     maps, and groups (never the values) of those manifest columns that make a subgroup table.
 
     Args:
         run: folder that :func:`medad_fast.fit` wrote, or the run itself.
-        data: a data set, one file, a pattern with ``*``, or a folder of loose files.
+        data: a dataset, one file, a pattern with ``*``, or a folder of loose files.
         out: folder for the results, made if missing. Results of an earlier prediction there are
             replaced, except for maps of files that are no longer scored.
-        split: which images of a data set; loose files have no split and are all scored.
+        split: which images of a dataset; loose files have no split and are all scored.
         target_fpr: share of normal images that may be called abnormal, above 0 and below 1, if not
             the run's own; the threshold is chosen anew on its validation scores.
         overlays: whether to draw each map over its image (``overlays/``, PNG). They show the
@@ -71,7 +71,7 @@ def predict(
         dicom_out: whether to write for each DICOM image a parametric map, a fractional
             segmentation and secondary captures into its study (``dicom/``). They name the patient
             as the image does: the standard demands it. Needs highdicom. See docs/outputs.md.
-        keep_ids: whether ``scores.csv`` names patients as the data set does. Otherwise each is a
+        keep_ids: whether ``scores.csv`` names patients as the dataset does. Otherwise each is a
             hash with a random salt that is never stored: rows of one patient agree within one
             table, and neither a list of identifiers nor another table can be matched to it.
         strict: whether the first file that cannot be used ends it all.
@@ -135,7 +135,7 @@ def _score_all(
         except InputError as error:
             if strict:
                 raise
-            # Relative to the data set's root, as every name here.
+            # Relative to the dataset's root, as every name here.
             reason = str(error).replace(f"{scorer.dataset.root}/", "")
             results.add_failure(case.name, error, reason)
         if progress is not None:
@@ -282,6 +282,6 @@ def _about(scorer: _Scorer, split: Split, simulated: str | None) -> dict[str, An
 
 
 def _simulated(root: Path) -> str | None:
-    """What a data set of simulated images says of itself."""
+    """What a dataset of simulated images says of itself."""
     file = root / "simulation.json"
     return str(read_json(file).get("about")) if file.is_file() else None

@@ -31,12 +31,12 @@ def write_report(
     The page loads nothing from outside and can be sent as one file. Without ``metrics.json`` it
     shows the scores and the pictures, and says how the rest is had. See docs/report.md.
 
-    Only the pictures come from the data set. An image that is missing or cannot be read is left
+    Only the pictures come from the dataset. An image that is missing or cannot be read is left
     out: the page says so, and a warning.
 
     Args:
         dir: where :func:`medad_fast.predict` and, for figures, :func:`medad_fast.evaluate` wrote.
-        data: where the data set lies now, if it moved since.
+        data: where the dataset lies now, if it moved since.
         images: whether to show the patients' images.
         pictures: how many files to show at most, at least 1; fewer are shown, and it says so,
             where they would make the page larger than 15 MB.
@@ -64,7 +64,7 @@ def write_demo_report(
     Args:
         out: path of the page.
         results: folder of evaluated predictions of each method, each with its own ``report.html``.
-        data: where the data set lies now, if it moved since.
+        data: where the dataset lies now, if it moved since.
 
     Returns:
         Path of the page.

@@ -34,7 +34,7 @@ LESION = slice(14, 26)
 
 
 def pictures(part: str) -> NDArray[np.uint8]:
-    """Discs ``(n, SIDE, SIDE)`` of one part of the data set, abnormal ones with a check."""
+    """Discs ``(n, SIDE, SIDE)`` of one part of the dataset, abnormal ones with a check."""
     images = discs(PARTS[part], size=SIDE, seed=list(PARTS).index(part))
     if part in ABNORMAL:
         check = torch.tensor([[-1.0, 1.0], [1.0, -1.0]]).repeat_interleave(2, 0)

@@ -26,7 +26,7 @@ from python_tests.cli.canaries import (
 TINY = ["--image-size", "32", "--width", "4", "--max-steps", "1"]
 
 ABOVE = {"predict.json": {"folder above the data"}}
-"""Where the data set lies, seen from the results, must be told somewhere to judge its masks."""
+"""Where the dataset lies, seen from the results, must be told somewhere to judge its masks."""
 
 
 def planted_data(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""``medad demo`` on a smaller data set with shorter fits."""
+"""``medad demo`` on a smaller dataset with shorter fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every layout of a data set has its documented outcome."""
+"""Every layout of a dataset has its documented outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor: one planted fault at a time, and none in a clean data set."""
+"""The doctor: one planted fault at a time, and none in a clean dataset."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ PLANTED: dict[Callable[[Path], None], tuple[str, str]] = {
     plant_duplicate_in_two_splits: ("identical pixels in two splits", "sub-60.png"),
     plant_duplicate_of_two_patients: ("identical pixels of two patients", "sub-60.png"),
     plant_mark: ("burned-in marks", "1 of 15 images; for example test/abnormal/sub-50.png"),
-    plant_patient_in_two_splits: ("data set", "same patient"),
+    plant_patient_in_two_splits: ("dataset", "same patient"),
     plant_shortcut: ("shortcuts", "normal from abnormal test images"),
     plant_colour: ("colour", "sub-2.png"),
     plant_blank: ("pixels", "one grey level only; for example test/normal/sub-40.png"),

@@ -38,7 +38,7 @@ def make_results(
     judged: bool = True,
     masks: bool = True,
 ) -> Path:
-    """Write the data set (once) and one method's results on its volumes."""
+    """Write the dataset (once) and one method's results on its volumes."""
     generator = np.random.default_rng(7)
     rows = []
     for number in range(normal + abnormal + unlabeled):

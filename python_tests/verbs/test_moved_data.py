@@ -1,4 +1,4 @@
-"""Evaluating and comparing never go back to the data set: gone or not, every figure is the same."""
+"""Evaluating and comparing never go back to the dataset: gone or not, every figure is the same."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_bad_files_among_a_thousand_are_listed_and_stop_nothing(run: Run, tmp_pa
             path.write_bytes(damage[number % len(damage)])
         else:
             write_png(path, np.roll(pixels, number % 20, 0) + np.uint8(number % 7))
-    # A link to nowhere and a pipe are no files of the data set.
+    # A link to nowhere and a pipe are no files of the dataset.
     (tmp_path / "in/gone.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(tmp_path / "in/pipe.png")
     about = predict(run, str(tmp_path / "in/**/*.png"), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Groups leave the data set with the predictions; the values that they were made of do not."""
+"""Groups leave the dataset with the predictions; the values that they were made of do not."""
 
 from __future__ import annotations
 
