@@ -39,7 +39,7 @@ def bare(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["fit", "predict", "evaluate", "compare", "load", "methods"])
+@pytest.mark.parametrize("name", ["fit", "predict", "evaluate", "compare", "load"])
 def test_a_name_that_needs_the_app_says_what_to_install(name: str) -> None:
     done = bare(f"import medad_fast; medad_fast.{name}")
     assert done.returncode == 1
