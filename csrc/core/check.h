@@ -40,15 +40,15 @@ inline void check_dtype(const TensorView& tensor, const char* name, DType dtype)
 
 // The type and shape of another tensor, and any strides.
 inline void check_like(const TensorView& tensor, const char* name, const TensorView& like) {
-  check_dtype(tensor, name, like.dtype);
   check_shape(tensor, name, like.shape, like.dims);
+  check_dtype(tensor, name, like.dtype);
 }
 
 // This type and shape, in one piece.
 inline void check_tensor(const TensorView& tensor, const char* name, DType dtype,
                          std::initializer_list<int64_t> shape) {
-  check_dtype(tensor, name, dtype);
   check_shape(tensor, name, shape.begin(), int(shape.size()));
+  check_dtype(tensor, name, dtype);
   MEDAD_CHECK(tensor.is_contiguous(), name << ": contiguous expected");
 }
 

@@ -155,12 +155,12 @@ PYBIND11_MODULE(_C, module) {
   }
   module.attr("dtypes") = dtypes;
 
-  const auto& levels = medad::kCpuLevelNames;
-  module.def("cpu_level", [&] { return levels[int(medad::cpu_level())]; });
-  module.def("best_cpu_level", [&] { return levels[int(medad::best_cpu_level())]; });
-  module.def("set_cpu_level", [&](const std::string& wanted) {
-    for (int level = 0; level < int(std::size(levels)); ++level) {
-      if (wanted == levels[level]) return medad::set_cpu_level(medad::CpuLevel(level));
+  using medad::kCpuLevelNames;
+  module.def("cpu_level", [] { return kCpuLevelNames[int(medad::cpu_level())]; });
+  module.def("best_cpu_level", [] { return kCpuLevelNames[int(medad::best_cpu_level())]; });
+  module.def("set_cpu_level", [](const std::string& wanted) {
+    for (int level = 0; level < int(std::size(kCpuLevelNames)); ++level) {
+      if (wanted == kCpuLevelNames[level]) return medad::set_cpu_level(medad::CpuLevel(level));
     }
     throw py::value_error("level: baseline, avx2 or avx512 expected, got " + wanted);
   });

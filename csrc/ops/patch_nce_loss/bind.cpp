@@ -11,8 +11,8 @@ using Views = std::vector<TensorView>;
 void check_list(const Views& list, const char* name, DType dtype, int dims, const Views& query) {
   MEDAD_CHECK(list.size() == query.size(), name << ": one tensor a layer expected");
   for (std::size_t l = 0; l < list.size(); ++l) {
-    check_dtype(list[l], name, dtype);
     check_shape(list[l], name, query[l].shape, dims);
+    check_dtype(list[l], name, dtype);
     MEDAD_CHECK(list[l].is_contiguous(), name << ": contiguous expected");
   }
 }
