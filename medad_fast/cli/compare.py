@@ -34,7 +34,7 @@ def compare(
     resamples:
         Bootstrap resamples of the patients.
     seed:
-        Of the resamples.
+        Seed of the resamples.
     volume_score:
         A volume's score from its slices: max, top-K (mean of the K largest) or quantile-Q.
     patient_score:

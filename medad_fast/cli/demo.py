@@ -28,7 +28,7 @@ def demo(
     out:
         Folder for everything; new or empty, unless --resume.
     seed:
-        Of the simulation, the fits and the intervals.
+        Seed of the simulation, the fits and the intervals.
     resume:
         Go on with an unfinished demo in --out.
     """

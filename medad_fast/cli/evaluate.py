@@ -24,9 +24,9 @@ def evaluate(
     """Evaluate predictions: metrics with intervals beside trivial baselines, and a report.
 
     Writes metrics.json, report.html, and volumes.csv and patients.csv with the scores made from
-    those of the slices. Intervals are 95 % bootstrap intervals that resample patients. Where only
-    normal or only abnormal images were scored it writes what is defined of them, and ends with an
-    error. Only the report's pictures need the dataset.
+    those of the slices. Intervals are 95 % bootstrap intervals that resample patients. If only
+    normal or only abnormal images were scored, it writes the metrics that are still defined and
+    ends with an error. Only the report's pictures need the dataset.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def evaluate(
     resamples:
         Bootstrap resamples for each interval.
     seed:
-        Of the resamples.
+        Seed of the resamples.
     volume_score:
         A volume's score from its slices: max, top-K (mean of the K largest) or quantile-Q.
     patient_score:

@@ -32,7 +32,7 @@ OWN_FLAGS: tuple[tuple[str, Any, Any, str], ...] = (
         "A folder (train/normal, validation/normal ...), a manifest.csv or a data.json.",
     ),
     ("out", Path, inspect.Parameter.empty, "Folder for the run."),
-    ("seed", int | None, None, "Of weights, data order and held-out patients; 0 if not given."),
+    ("seed", int | None, None, "Seed of weights, data order and held-out patients (0)."),
     ("max_steps", int | None, None, "At most this many steps in each stage: a short run."),
     ("device", str, "auto", "auto, cpu, cuda or cuda:NUMBER."),
     ("precision", Literal["float32", "bfloat16"], "float32", "bfloat16 trains under autocast."),

@@ -20,7 +20,8 @@ def report(
 ) -> int:
     """Write report.html again, with other pictures or for predictions without labels.
 
-    `medad evaluate` writes it too. Where nothing was evaluated it shows scores, decisions and maps.
+    `medad evaluate` writes it too. If nothing was evaluated yet, the page shows scores, decisions
+    and maps.
 
     Parameters
     ----------
